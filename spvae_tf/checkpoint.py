@@ -1,0 +1,102 @@
+"""One file per run that holds all it takes to go on with it, written to a temporary file and renamed."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from spvae_tf.errors import InputError
+
+CHECKPOINT = "checkpoint.npz"
+CONFIG = "config.json"
+
+
+def write_atomically(path, write):
+    """Calls `write(temporary path)` and renames the result to `path`, so that nobody ever sees half a file.
+
+    Args:
+      path: where the file shall be.
+      write: function of a Path that writes the file.
+
+    Raises:
+      InputError: when the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Writes text atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def save(path, arrays, state):
+    """Saves a checkpoint.
+
+    Args:
+      path: of the .npz file.
+      arrays: dict of lists of arrays, e.g. {"weights": [...], "best": [...], "optimizer": [...]}.
+      state: anything JSON can hold: step, best step, history.
+    """
+    flat = {f"{group}/{n:03d}": np.asarray(a) for group, items in arrays.items() for n, a in enumerate(items)}
+
+    def write(temporary):
+        with open(temporary, "wb") as file:
+            np.savez(file, state=np.array(json.dumps(state)), **flat)
+
+    write_atomically(path, write)
+
+
+def restore(path):
+    """Reads a checkpoint back.
+
+    Args:
+      path: of the .npz file.
+
+    Returns:
+      (dict of lists of arrays, state).
+
+    Raises:
+      InputError: when the file is missing, truncated or no checkpoint.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            state = json.loads(str(file["state"]))
+            groups = {}
+            for name in sorted(set(file.files) - {"state"}):
+                groups.setdefault(name.split("/")[0], []).append(file[name])
+    except FileNotFoundError as error:
+        raise InputError(f"there is no checkpoint {path}") from error
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+        raise InputError(f"checkpoint {path} is damaged ({error}); delete it to start the run over") from error
+    return groups, state
+
+
+def assign(variables, arrays, path):
+    """Assigns arrays to variables, in order.
+
+    Args:
+      variables: Keras variables.
+      arrays: of the same shapes.
+      path: the checkpoint, for the message.
+
+    Raises:
+      InputError: when the shapes differ, as after a change of the configuration.
+    """
+    found, wanted = [tuple(a.shape) for a in arrays], [tuple(v.shape) for v in variables]
+    if found != wanted:
+        raise InputError(f"checkpoint {path} belongs to another model: {len(found)} arrays of "
+                         f"{sum(map(np.prod, found)):.0f} values, the model has {len(wanted)} of "
+                         f"{sum(map(np.prod, wanted)):.0f}")
+    for variable, array in zip(variables, arrays):
+        variable.assign(array)

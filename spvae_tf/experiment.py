@@ -1,0 +1,308 @@
+"""A run of the paper's experiment: configuration, training, evaluation, record."""
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import keras
+import ml_collections
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tqdm import tqdm
+
+from spvae_tf import checkpoint, paper, results
+from spvae_tf.data import DATASETS, load_dataset
+from spvae_tf.errors import InputError
+from spvae_tf.likelihoods import get_likelihood
+from spvae_tf.model import MODELS, build_model, canonical_name
+from spvae_tf.training import Trainer
+
+# What the text says, and what the code that made the tables does. `patience` is the number of validations in a row
+# without a new best that ends a run; `stream` is a function of training.py.
+PROTOCOLS = {
+    "paper": dict(learning_rate={True: 0.001, False: 0.001}, patience=5, stream="epochs"),
+    "released": dict(learning_rate={True: 0.01, False: 0.001}, patience=11, stream="restarted"),
+}
+STREAMS = ("epochs", "restarted")
+
+
+def make_config(model="SPVAE", dataset="mnist", likelihood="continuous"):
+    """The configuration of one cell of Table 1, with Table 2's hyper-parameters.
+
+    Args:
+      model: one of MODELS, in any capitals.
+      dataset: one of data.DATASETS or the path of an .npz.
+      likelihood: "continuous" or "discrete".
+
+    Returns:
+      ml_collections.ConfigDict; what is a placeholder follows from the protocol or the data (`resolve`).
+
+    Raises:
+      InputError: for a name that does not exist.
+    """
+    model = canonical_name(model)
+    get_likelihood(likelihood)
+    check_dataset_name(dataset)
+    cell = paper.cell(model, dataset, likelihood) or paper.cell(model, "mnist", likelihood)
+    optional = ml_collections.config_dict.placeholder
+    return ml_collections.ConfigDict(dict(
+        model=model, dataset=dataset, likelihood=likelihood, protocol="paper", preset="single",
+        hidden_units=cell.hidden_units, latent_dim=cell.latent_dim,
+        delta=optional(int), num_sums=2, num_components=2,
+        seed=0, data_seed=0, data_dir=optional(str), train_fraction=1.0, round_pixels=optional(bool),
+        batch_size=128, train_samples=5, validate_every=128, max_batches=optional(int),
+        learning_rate=optional(float), patience=optional(int), stream=optional(str), shuffle_buffer=1000,
+        test_samples=5000, num_test_images=optional(int)))
+
+
+def check_dataset_name(dataset):
+    """Raises InputError unless `dataset` is a known name or the path of an .npz."""
+    if dataset not in DATASETS and not str(dataset).endswith(".npz"):
+        raise InputError(f"dataset is {dataset!r}; it must be one of {', '.join(DATASETS)} or the path of an .npz")
+
+
+def resolve(config):
+    """Checks a configuration and fills in what its protocol decides.
+
+    Args:
+      config: of `make_config`, perhaps with fields set since.
+
+    Returns:
+      A copy without placeholders for learning_rate, patience and stream.
+
+    Raises:
+      InputError: for a value that is not allowed, naming the key.
+    """
+    config = config.copy_and_resolve_references()
+    config.model = canonical_name(config.model)
+    get_likelihood(config.likelihood)
+    check_dataset_name(config.dataset)
+    if config.protocol not in PROTOCOLS:
+        raise InputError(f"protocol is {config.protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
+    for name, value in PROTOCOLS[config.protocol].items():
+        if config[name] is None:
+            config[name] = value[MODELS[config.model][0]] if isinstance(value, dict) else value
+    if config.stream not in STREAMS:
+        raise InputError(f"stream is {config.stream!r}; it must be one of {', '.join(STREAMS)}")
+    for name in ("hidden_units", "latent_dim", "num_sums", "num_components", "batch_size", "train_samples",
+                 "validate_every", "patience", "shuffle_buffer", "test_samples"):
+        if config[name] < 1:
+            raise InputError(f"{name} is {config[name]}; it must be at least 1")
+    for name in ("delta", "max_batches", "num_test_images"):
+        if config[name] is not None and config[name] < 1:
+            raise InputError(f"{name} is {config[name]}; it must be at least 1")
+    for name in ("seed", "data_seed"):
+        if config[name] < 0:
+            raise InputError(f"{name} is {config[name]}; it must not be negative")
+    if not config.learning_rate > 0:
+        raise InputError(f"learning_rate is {config.learning_rate}; it must be positive")
+    return config
+
+
+def _model_of(config, image_shape):
+    return build_model(config.model, image_shape, config.likelihood, config.hidden_units, config.latent_dim,
+                       delta=config.delta, num_sums=config.num_sums, num_components=config.num_components,
+                       seed=config.seed)
+
+
+def _data_of(config):
+    return load_dataset(config.dataset, config.likelihood, data_dir=config.data_dir, seed=config.data_seed,
+                        train_fraction=config.train_fraction, round_pixels=config.round_pixels)
+
+
+def train(config, workdir, dataset=None, on_validation=None):
+    """Trains one model; a run that was stopped goes on from its checkpoint.
+
+    Args:
+      config: configuration.
+      workdir: folder for config.json, checkpoint.npz and log.csv.
+      dataset: data.Dataset, when it is already loaded.
+      on_validation: called with each row of the log.
+
+    Returns:
+      (the model with the best weights, the finished Trainer, the data set).
+
+    Raises:
+      InputError: for a wrong configuration, or a workdir that belongs to another one.
+    """
+    config = resolve(config)
+    dataset = dataset or _data_of(config)
+    model = _model_of(config, dataset.image_shape)
+    _claim(workdir, config, dataset)
+    trainer = Trainer(model, dataset, config, workdir)
+    trainer.run(on_validation)
+    return model, trainer, dataset
+
+
+def _claim(workdir, config, dataset):
+    """Writes the run's configuration, or refuses a folder in which another run has begun."""
+    path = Path(workdir) / checkpoint.CONFIG
+    wanted = config.to_dict() | {"image_shape": list(dataset.image_shape), "num_train": len(dataset.train)}
+    free = ("data_dir", "max_batches", "test_samples", "num_test_images", "preset")  # may change between sessions
+    if path.exists():
+        found = _read_config(workdir)
+        differing = [key for key in wanted if key not in free and found.get(key) != wanted[key]]
+        if differing:
+            key = differing[0]
+            raise InputError(f"{workdir} holds a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
+                             "choose another --workdir or delete it")
+    checkpoint.write_text(path, json.dumps(wanted, indent=1) + "\n")
+
+
+def _read_config(workdir):
+    path = Path(workdir) / checkpoint.CONFIG
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{workdir} holds no run: there is no {checkpoint.CONFIG} in it") from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is damaged ({error})") from error
+
+
+def load_config(workdir):
+    """The configuration of the run in a folder, with `image_shape` and `num_train` besides.
+
+    Args:
+      workdir: folder of a run.
+
+    Returns:
+      ml_collections.ConfigDict.
+
+    Raises:
+      InputError: when the folder holds no run or its configuration is damaged.
+    """
+    return ml_collections.ConfigDict(_read_config(workdir))
+
+
+def load(workdir):
+    """A trained model, ready to use, with the weights that were best on the validation set.
+
+    Args:
+      workdir: folder of a run.
+
+    Returns:
+      SPVAE.
+
+    Raises:
+      InputError: when the folder holds no run or a damaged one.
+    """
+    config = load_config(workdir)
+    model = _model_of(config, tuple(config.image_shape))
+    path = Path(workdir) / checkpoint.CHECKPOINT
+    arrays, _ = checkpoint.restore(path)
+    checkpoint.assign(model.trainable_variables, arrays["best"], path)
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A test log-likelihood.
+
+    Attributes:
+      mean: over images, nats per image.
+      stderr: standard error of that mean, over images.
+      num_samples: k.
+      num_images: how many.
+      per_image: [num_images], nats.
+    """
+
+    mean: float
+    stderr: float
+    num_samples: int
+    num_images: int
+    per_image: np.ndarray
+
+
+def evaluate(model, images, num_samples, seed=0):
+    """The k-sample bound averaged over images (Table 1 with k = 5,000 on the test set).
+
+    Args:
+      model: SPVAE.
+      images: [n, pixels].
+      num_samples: k.
+      seed: integer.
+
+    Returns:
+      Evaluation.
+    """
+    with tqdm(total=len(images), unit="image", desc=f"k={num_samples}", disable=None, leave=False) as bar:
+        def progress(done, log_probs):
+            bar.update(done - bar.n)
+            bar.set_postfix(ELBO=f"{log_probs.mean():.1f}")
+
+        values = model.estimate(images, num_samples, seed=seed, progress=progress)[0].numpy().astype(np.float64)
+    stderr = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return Evaluation(float(values.mean()), float(stderr), num_samples, len(values), values)
+
+
+def run(config, results_dir, dataset=None):
+    """Trains and tests one model and writes its record, unless the record is there already.
+
+    Args:
+      config: configuration; `preset` names the table it is for.
+      results_dir: folder of results; the record goes to `<results_dir>/<protocol>/records`.
+      dataset: data.Dataset, when it is already loaded.
+
+    Returns:
+      The record, a dict with the keys results.FIELDS.
+    """
+    config = resolve(config)
+    name, folder = results.run_name(config), Path(results_dir) / config.protocol
+    record = results.read_record(folder, name)
+    if record:
+        return record
+    workdir = folder / "runs" / name
+    model, trainer, dataset = train(config, workdir, dataset)
+    test = dataset.test[:config.num_test_images]
+    quick, full = evaluate(model, dataset.test, 5), evaluate(model, test, config.test_samples)
+    cell = paper.cell(config.model, config.dataset, config.likelihood)
+    record = dict(
+        model=config.model, dataset=dataset.name, likelihood=config.likelihood, protocol=config.protocol,
+        preset=config.preset, seed=config.seed, hidden_units=config.hidden_units, latent_dim=config.latent_dim,
+        params=model.count_params(), num_train=len(dataset.train), batches=trainer.step,
+        best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
+        val_ll_k5=round(trainer.best_ll, 3), test_ll_k5=round(quick.mean, 3), test_ll=round(full.mean, 3),
+        test_ll_stderr=round(full.stderr, 3), num_samples=full.num_samples, num_test_images=full.num_images,
+        paper_test_ll=cell.test_ll if cell else None, device=device(), versions=versions(), commit=commit())
+    checkpoint.write_text(folder / "curves" / f"{name}.csv", (workdir / "log.csv").read_text())
+    results.write_record(folder, name, record)
+    return record
+
+
+def device():
+    """What the run is computed on: the GPU's name, or the processor's with its number of cores."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {cores} cores"
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def versions():
+    """The versions that can change a result."""
+    return (f"python {platform.python_version()}; tensorflow {tf.__version__}; keras {keras.__version__}; "
+            f"tensorflow-probability {tfp.__version__}; numpy {np.__version__}")
+
+
+def commit():
+    """The commit of the code, with a plus when its files were changed since; "unknown" outside a checkout."""
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True,
+                              check=True).stdout.strip()
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

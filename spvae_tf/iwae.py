@@ -1,0 +1,82 @@
+"""Importance-weighted bounds (Burda et al., 2016): equation (2), its leaf-wise use, and its streaming form.
+
+Everything here is per leaf. What the sum-product network makes of the leaves' bounds (Theorems 1 and 2) is
+`SPVAE.bound` in model.py.
+"""
+
+import math
+
+import tensorflow as tf
+
+
+def reparametrise(mean, precision, noise):
+    """z = mean + ε / √precision: k samples of q(z | x) per row.
+
+    Args:
+      mean: [experts, batch, latent_dim] of q(z | x).
+      precision: the same shape.
+      noise: ε, standard normal, [experts, k, batch, latent_dim].
+
+    Returns:
+      [experts, k, batch, latent_dim].
+    """
+    return mean[:, None] + noise * tf.math.rsqrt(precision)[:, None]
+
+
+def log_prior_over_proposal(z, precision, noise):
+    """log p(z) − log q(z | x) with p(z) = N(0, I); log 2π cancels, and (z − mean)² precision is ε².
+
+    Args:
+      z: [experts, k, batch, latent_dim].
+      precision: [experts, batch, latent_dim] of q(z | x).
+      noise: the ε that z was made of.
+
+    Returns:
+      [experts, k, batch], nats.
+    """
+    quadratic = 0.5 * tf.reduce_sum(tf.square(noise) - tf.square(z), axis=-1)
+    return quadratic - 0.5 * tf.reduce_sum(tf.math.log(precision), axis=-1)[:, None]
+
+
+def iwae_bound(log_weights):
+    """L̂_k = log (1/k) Σ_i p(x, z_i) / q(z_i | x), equation (2).
+
+    Args:
+      log_weights: log p(x, z_i) − log q(z_i | x), [experts, k, batch].
+
+    Returns:
+      [experts, batch], nats.
+    """
+    return tf.reduce_logsumexp(log_weights, axis=1) - math.log(log_weights.shape[1])
+
+
+class RunningBound:
+    """Equation (2) over a stream of samples: log Σ w and log Σ w² so far, in constant memory.
+
+    The state is a pair of [experts, batch] tensors; `start`, `add` and the estimates below are pure functions, so it
+    travels through tf.while_loop.
+    """
+
+    @staticmethod
+    def start(shape, dtype=tf.float32):
+        """The state before any sample: log 0 twice."""
+        nothing = tf.fill(shape, tf.constant(-math.inf, dtype))
+        return nothing, nothing
+
+    @staticmethod
+    def add(state, log_weights):
+        """The state with the samples [experts, k, batch] added; a sample of log-weight −∞ does not count."""
+        first, second = state
+        logaddexp = lambda a, b: tf.reduce_logsumexp(tf.stack([a, b]), axis=0)  # noqa: E731
+        return (logaddexp(first, tf.reduce_logsumexp(log_weights, axis=1)),
+                logaddexp(second, tf.reduce_logsumexp(2 * log_weights, axis=1)))
+
+    @staticmethod
+    def bound(state, num_samples):
+        """L̂_k of equation (2), [experts, batch], nats."""
+        return state[0] - tf.math.log(tf.cast(num_samples, state[0].dtype))
+
+    @staticmethod
+    def effective_sample_size(state):
+        """(Σ w)² / Σ w², between 1 and k, [experts, batch]."""
+        return tf.exp(2 * state[0] - state[1])

@@ -1,0 +1,132 @@
+"""p(x | z): the Gaussian and the Binomial(255) likelihood of section 4, as the released code parametrises them.
+
+A likelihood is split into a base measure, which depends on the pixel alone, and a kernel, which depends on the
+decoder as well: log p(x | z) = sum_d base(x_d) + kernel(x_d, output_d). An induced tree covers every pixel exactly
+once, so the base measures of all leaves add up to one number per image that passes through the SPN untouched; it is
+computed once per image rather than once per sample of z.
+"""
+
+import math
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from spvae_tf.errors import InputError
+
+tfd = tfp.distributions
+
+NUM_TRIALS = 255  # N of the Binomial: pixels are counts in 0 … 255
+SQUEEZE = 2e-7  # keeps log-probabilities of the Binomial above log(2e-7) = −15.4 (released code)
+
+
+class Gaussian:
+    """N(x_d; mean, 1/precision) with mean = sigmoid(o_1) and precision = 1 + o_2², so no deviation exceeds 1."""
+
+    name = "continuous"
+    num_outputs = 2
+
+    def log_base(self, x):
+        """−½ log 2π for each pixel.
+
+        Args:
+          x: [..., pixels].
+
+        Returns:
+          [..., pixels], nats.
+        """
+        return tf.fill(tf.shape(x), tf.constant(-0.5 * math.log(2 * math.pi), x.dtype))
+
+    def log_kernel(self, x, outputs):
+        """½ log precision − ½ precision (x − mean)² for each pixel.
+
+        Args:
+          x: [..., pixels] in [0, 1].
+          outputs: (o_1, o_2), each broadcastable against x.
+
+        Returns:
+          The broadcast shape, nats.
+        """
+        precision = 1 + tf.square(outputs[1])
+        return 0.5 * (tf.math.log(precision) - precision * tf.math.squared_difference(x, tf.sigmoid(outputs[0])))
+
+    def distribution(self, outputs):
+        """p(x_d | z) as a TensorFlow Probability distribution over pixels, each value in the units of x."""
+        return tfd.Normal(tf.sigmoid(outputs[0]), tf.math.rsqrt(1 + tf.square(outputs[1])))
+
+    def mean(self, outputs):
+        """E[x | z], in [0, 1]."""
+        return tf.sigmoid(outputs[0])
+
+    def draw(self, outputs, seed):
+        """One draw of x given z; unbounded, as a Gaussian is."""
+        return self.distribution(outputs).sample(seed=seed)
+
+
+class Binomial:
+    """Binomial(255, p) over the counts 255·x_d, with p = sigmoid(o) kept 2e-7 away from 0 and 1."""
+
+    name = "discrete"
+    num_outputs = 1
+
+    def log_base(self, x):
+        """log of the binomial coefficient (255 over 255·x) for each pixel, through the distribution at p = ½.
+
+        Args:
+          x: [..., pixels] in [0, 1].
+
+        Returns:
+          [..., pixels], nats.
+        """
+        half = tfd.Binomial(tf.constant(NUM_TRIALS, x.dtype), probs=tf.constant(0.5, x.dtype))
+        return half.log_prob(NUM_TRIALS * x) + NUM_TRIALS * math.log(2)
+
+    def log_kernel(self, x, outputs):
+        """c log p + (255 − c) log(1 − p) with c = 255·x, for each pixel.
+
+        Args:
+          x: [..., pixels] in [0, 1].
+          outputs: (o,), broadcastable against x.
+
+        Returns:
+          The broadcast shape, nats.
+        """
+        # the larger of p and 1 − p is 1/(1 + e^−|o|), the smaller e^−|o| times that: exact at both ends
+        decay = tf.exp(-tf.abs(outputs[0]))
+        larger = 1 / (1 + decay)
+        log_larger = tf.math.log(larger * (1 - SQUEEZE) + SQUEEZE)
+        log_smaller = tf.math.log(decay * larger * (1 - SQUEEZE) + SQUEEZE)
+        toward_one = tf.where(outputs[0] > 0, x, 1 - x)
+        return NUM_TRIALS * (log_smaller + toward_one * (log_larger - log_smaller))
+
+    def distribution(self, outputs):
+        """p(c_d | z) as a TensorFlow Probability distribution over the counts c = 255·x."""
+        probs = tf.sigmoid(outputs[0]) * (1 - SQUEEZE) + SQUEEZE / 2
+        return tfd.Binomial(tf.constant(NUM_TRIALS, probs.dtype), probs=probs)
+
+    def mean(self, outputs):
+        """E[x | z], in [0, 1]."""
+        return tf.sigmoid(outputs[0])
+
+    def draw(self, outputs, seed):
+        """One draw of x given z, a multiple of 1/255 in [0, 1]."""
+        return self.distribution(outputs).sample(seed=seed) / NUM_TRIALS
+
+
+LIKELIHOODS = {"continuous": Gaussian, "discrete": Binomial}
+
+
+def get_likelihood(name):
+    """The likelihood of a benchmark by the name used in the paper's tables.
+
+    Args:
+      name: "continuous" or "discrete".
+
+    Returns:
+      Gaussian or Binomial.
+
+    Raises:
+      InputError: for any other name.
+    """
+    if name not in LIKELIHOODS:
+        raise InputError(f"likelihood is {name!r}; it must be one of {', '.join(LIKELIHOODS)}")
+    return LIKELIHOODS[name]()

@@ -1,0 +1,407 @@
+"""SPVAE: a sum-product network over VAEs, of which a VAE is the case of a single region and a single expert.
+
+    image x ──► leaf regions ──► experts (all at once) ──► L̂_l,k(x_l) ──► SPN ──► L̂_SP,k(x)
+                region_graph      vae, likelihoods, iwae                  spn       Theorem 2
+"""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spvae_tf import iwae, vae
+from spvae_tf.errors import InputError
+from spvae_tf.likelihoods import get_likelihood
+from spvae_tf.region_graph import RegionGraph, poon_domingos, rectangle, single_region
+from spvae_tf.spn import SumProductNetwork
+
+# name -> (is there an SPN over super-pixels?, experts)
+MODELS = {"SPVAE": (True, "dense"), "VAE": (False, "dense"),
+          "Conv-SPVAE": (True, "conv_leaf"), "Conv-VAE": (False, "conv_image")}
+
+EVALUATION_BATCH = 100  # images whose samples are streamed together
+EVALUATION_ROWS = 1000  # images times samples in one chunk: bounds the memory whatever k is
+
+
+@keras.saving.register_keras_serializable("spvae_tf")
+class SPVAE(keras.Model):
+    """A hierarchical decompositional mixture of VAEs (equation 6).
+
+    Args:
+      graph: RegionGraph over the pixels, or its JSON text.
+      image_shape: (height, width).
+      likelihood: "continuous" (Gaussian) or "discrete" (Binomial).
+      architecture: of the experts, "dense", "conv_leaf" or "conv_image".
+      hidden_units: H, of each hidden layer of a dense expert, of the one dense layer of a convolutional encoder.
+      latent_dim: n_z, the dimension of each expert's code.
+      num_sums: K_sum, sums per internal region.
+      num_components: K_leaf, experts per leaf region.
+      seed: of the initial weights.
+
+    Raises:
+      InputError: when an argument is out of range or the graph does not fit the image.
+    """
+
+    def __init__(self, graph, image_shape, likelihood, architecture="dense", hidden_units=32, latent_dim=25,
+                 num_sums=2, num_components=2, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        for name, value in (("hidden_units", hidden_units), ("latent_dim", latent_dim)):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
+        self.graph = RegionGraph.from_json(graph) if isinstance(graph, str) else graph
+        self.image_shape = tuple(int(n) for n in image_shape)
+        if math.prod(self.image_shape) != self.graph.num_variables:
+            raise InputError(f"an image of {self.image_shape[0]}×{self.image_shape[1]} has "
+                             f"{math.prod(self.image_shape)} pixels; the region graph has {self.graph.num_variables}")
+        self.likelihood = get_likelihood(likelihood)
+        self._settings = dict(architecture=architecture, hidden_units=hidden_units, latent_dim=latent_dim,
+                              num_sums=num_sums, num_components=num_components, seed=seed)
+        self.latent_dim, self.num_components = latent_dim, num_components
+        self.num_experts = len(self.graph.leaf_regions) * num_components
+        self._place_leaves(architecture)
+        rng = np.random.default_rng(seed)
+        self.encoder, self.decoder = vae.build_experts(
+            architecture, self.num_experts, self._leaf_size, hidden_units, latent_dim,
+            self.likelihood.num_outputs, rng)
+        self.spn = SumProductNetwork(self.graph, num_sums, num_components, seed=int(rng.integers(2**31)), name="spn")
+        self.spn.build()
+        self.built = True
+        # compiled once per model: a tf.function on the class would retrace for each and warn
+        for name, compiled in (("_streamed", False), ("_prepare", True), ("_add_chunk", True), ("_finish", True)):
+            setattr(self, name, tf.function(getattr(self, name), jit_compile=compiled))
+
+    def _place_leaves(self, architecture):
+        """Lays the leaf regions' pixels out as [leaf regions, pixels], smaller regions padded to the largest.
+
+        A padded pixel is one that is never observed: 0 to the encoder, and no part of p(x | z).
+        """
+        leaves = self.graph.leaf_regions
+        if architecture == "dense":
+            self._leaf_size = (1, max(len(leaf.scope) for leaf in leaves))
+            places = [np.arange(len(leaf.scope)) for leaf in leaves]
+        else:
+            boxes = [rectangle(leaf, self.image_shape[1]) for leaf in leaves]
+            if None in boxes:
+                raise InputError("convolutional experts need rectangular leaf regions; "
+                                 f"{leaves[boxes.index(None)]!r} is none")
+            self._leaf_size = tuple(max(box[n] for box in boxes) for n in (2, 3))
+            places = [np.add.outer(self._leaf_size[1] * np.arange(height), np.arange(width)).ravel()
+                      for _, _, height, width in boxes]
+        self._leaf_pixels = np.zeros([len(leaves), math.prod(self._leaf_size)], np.int32)
+        self._leaf_exists = np.zeros(self._leaf_pixels.shape, bool)
+        for row, (leaf, place) in enumerate(zip(leaves, places)):
+            self._leaf_pixels[row, place] = leaf.scope
+            self._leaf_exists[row, place] = True
+
+    def get_config(self):
+        return super().get_config() | self._settings | {
+            "graph": self.graph.to_json(), "image_shape": self.image_shape, "likelihood": self.likelihood.name}
+
+    # --- the leaves ---------------------------------------------------------------------------------------------
+
+    def split(self, x):
+        """Each expert's part x_l of the images.
+
+        Args:
+          x: [batch, pixels], of any dtype.
+
+        Returns:
+          [experts, batch, pixels of a leaf]; experts of a leaf region lie side by side.
+        """
+        leaves = tf.transpose(tf.gather(x, self._leaf_pixels, axis=1), [1, 0, 2])
+        return tf.repeat(leaves, self.num_components, axis=0)
+
+    def encode(self, x, observed=None):
+        """q(z_l | x_l) of every expert.
+
+        Args:
+          x: [batch, pixels] in [0, 1].
+          observed: bool [batch, pixels]; an unobserved pixel is 0 to the encoder. None: all are observed.
+
+        Returns:
+          (mean, precision), each [experts, batch, latent_dim].
+        """
+        parts = self.split(x if observed is None else tf.where(observed, x, 0))
+        exists = self._leaf_exists
+        if not exists.all():
+            parts *= np.repeat(exists, self.num_components, axis=0)[:, None].astype(parts.dtype.name)
+        return self.encoder(parts)
+
+    def decode(self, z):
+        """The outputs that parametrise p(x_l | z_l).
+
+        Args:
+          z: [experts, k, batch, latent_dim].
+
+        Returns:
+          A tuple of [experts, k, batch, pixels of a leaf].
+        """
+        experts, samples, batch, _ = z.shape
+        outputs = self.decoder(tf.reshape(z, [experts, samples * batch, z.shape[3]]))
+        return tuple(tf.reshape(output, [experts, samples, batch, -1]) for output in outputs)
+
+    def log_weights(self, x, posterior, noise, observed=None):
+        """log p(x_l, z_l,i) − log q(z_l,i | x_l) of every expert, without the base measure of the pixels.
+
+        Args:
+          x: [batch, pixels] in [0, 1].
+          posterior: (mean, precision) of `encode`.
+          noise: standard normal, [experts, k, batch, latent_dim].
+          observed: bool [batch, pixels] or None; unobserved pixels drop out of p(x | z).
+
+        Returns:
+          [experts, k, batch], nats.
+        """
+        mean, precision = posterior
+        z = iwae.reparametrise(mean, precision, noise)
+        log_kernel = self.likelihood.log_kernel(self.split(x)[:, None], self.decode(z))
+        if observed is not None or not self._leaf_exists.all():
+            log_kernel = tf.where(self._present(x, observed)[:, None], log_kernel, 0)
+        return tf.reduce_sum(log_kernel, axis=-1) + iwae.log_prior_over_proposal(z, precision, noise)
+
+    def _present(self, x, observed):
+        """bool [experts, batch or 1, pixels of a leaf]: pixels that exist in the leaf and are observed."""
+        exists = np.repeat(self._leaf_exists, self.num_components, axis=0)[:, None]
+        return tf.constant(exists) if observed is None else tf.logical_and(self.split(observed), exists)
+
+    def log_base(self, x, observed=None):
+        """The base measure Σ_d log h(x_d) of an image, over its observed pixels.
+
+        Args:
+          x: [batch, pixels] in [0, 1].
+          observed: bool [batch, pixels] or None.
+
+        Returns:
+          [batch], nats.
+        """
+        log_base = self.likelihood.log_base(x)
+        return tf.reduce_sum(log_base if observed is None else tf.where(observed, log_base, 0), axis=-1)
+
+    # --- the bound ----------------------------------------------------------------------------------------------
+
+    def combine(self, leaf_bounds, log_base):
+        """Theorem 1: an SPN over leaf ELBOs is an ELBO of the whole image (equation 7).
+
+        Args:
+          leaf_bounds: [experts, batch], nats, without the base measure.
+          log_base: [batch], the base measure of the images.
+
+        Returns:
+          [batch], nats per image.
+        """
+        leaves = tf.reshape(tf.transpose(leaf_bounds), [-1, len(self.graph.leaf_regions), self.num_components])
+        return self.spn(leaves) + log_base
+
+    def bound(self, x, log_base, noise):
+        """Theorem 2: L̂_SP,k(x), the SPN over k-sample IWAE estimates of the leaves (equation 9, algorithm 1).
+
+        Its expectation is a lower bound of log p_SP(x); for one region and one expert it is equation (2).
+
+        Args:
+          x: [batch, pixels] in [0, 1].
+          log_base: [batch], `log_base(x)`.
+          noise: standard normal, [experts, k, batch, latent_dim].
+
+        Returns:
+          [batch], nats per image.
+        """
+        return self.combine(iwae.iwae_bound(self.log_weights(x, self.encode(x), noise)), log_base)
+
+    def noise_shape(self, num_samples, batch):
+        """The shape of the standard normal noise that `bound` needs: [experts, k, batch, latent_dim]."""
+        return [self.num_experts, num_samples, batch, self.latent_dim]
+
+    def call(self, x, num_samples=5, seed=None):
+        """One draw of the bound with k = `num_samples`, for use as a Keras model.
+
+        Args:
+          x: [batch, pixels] in [0, 1].
+          num_samples: k.
+          seed: integer; None draws a fresh one.
+
+        Returns:
+          [batch], nats per image.
+        """
+        x = tf.convert_to_tensor(x)
+        noise = tf.random.stateless_normal(self.noise_shape(num_samples, x.shape[0]), make_seed(seed))
+        return self.bound(x, self.log_base(x), noise)
+
+    # --- estimates for any k ------------------------------------------------------------------------------------
+
+    def log_prob(self, x, num_samples=1000, observed=None, seed=None):
+        """log p(x), or the marginal log p(x_observed), estimated by the bound with k = `num_samples` (equation 9).
+
+        The samples are streamed, so memory does not grow with k. A leaf without an observed pixel is exactly log 1;
+        with nothing observed the result is exactly 0.
+
+        Args:
+          x: [batch, pixels] in [0, 1]; what stands at unobserved pixels does not matter and may be NaN.
+          num_samples: k.
+          observed: bool [batch, pixels], True where a pixel is observed. None: all are.
+          seed: integer; None draws a fresh one.
+
+        Returns:
+          Tensor [batch], nats per image.
+
+        Raises:
+          InputError: on a wrong shape or dtype, a pixel outside [0, 1] or NaN, or a k below 1.
+        """
+        return self.estimate(x, num_samples, observed, seed)[0]
+
+    def estimate(self, x, num_samples=1000, observed=None, seed=None, progress=None):
+        """The estimate of `log_prob` and how well its samples served.
+
+        Args:
+          x, num_samples, observed, seed: as in `log_prob`.
+          progress: called with (images done, their log-likelihoods so far) after every batch.
+
+        Returns:
+          (log_prob [batch], nats per image; effective sample size of every leaf [batch, leaf regions, components]).
+        """
+        if not isinstance(num_samples, (int, np.integer)) or num_samples < 1:
+            raise InputError(f"num_samples is {num_samples!r}; it must be an integer of at least 1")
+        x, observed = check_images(x, self.graph.num_variables, observed)
+        seed = make_seed(seed)
+        estimates, sizes = [np.zeros(0, np.float32)], [np.zeros([0, *self._leaf_shape], np.float32)]
+        for number, start in enumerate(range(0, len(x), EVALUATION_BATCH)):
+            part = slice(start, start + EVALUATION_BATCH)
+            missing = min(EVALUATION_BATCH, len(x)) - len(x[part])  # the last batch keeps the shape of the others
+            pad = lambda a: tf.constant(np.pad(a[part], [(0, missing), (0, 0)], mode="edge"))  # noqa: E731, B023
+            estimate, size = self._streamed(
+                pad(x), None if observed is None else pad(observed), tf.constant(num_samples),
+                tf.random.experimental.stateless_fold_in(seed, number))
+            estimates.append(estimate.numpy()[:len(x[part])])
+            sizes.append(size.numpy()[:len(x[part])])
+            if progress:
+                progress(start + len(x[part]), np.concatenate(estimates))
+        return tf.constant(np.concatenate(estimates)), tf.constant(np.concatenate(sizes))
+
+    @property
+    def _leaf_shape(self):
+        return len(self.graph.leaf_regions), self.num_components
+
+    def _streamed(self, x, observed, num_samples, seed):
+        """The bound of a batch over chunks of samples: encoder and base measure once, decoder once per chunk."""
+        batch = x.shape[0]
+        chunk = max(1, EVALUATION_ROWS // batch)
+        posterior, log_base = self._prepare(x, observed)
+        state = iwae.RunningBound.start([self.num_experts, batch], log_base.dtype)
+        for done in tf.range(0, num_samples, chunk):
+            # drawn outside the compiled chunk: XLA's generator is an order of magnitude slower on a CPU
+            noise = tf.random.stateless_normal(
+                self.noise_shape(chunk, batch), tf.random.experimental.stateless_fold_in(seed, done),
+                dtype=log_base.dtype)
+            state = self._add_chunk(x, observed, posterior, noise, num_samples - done, state)
+        return self._finish(observed, log_base, state, num_samples)
+
+    def _prepare(self, x, observed):
+        return self.encode(x, observed), self.log_base(x, observed)
+
+    def _add_chunk(self, x, observed, posterior, noise, wanted, state):
+        log_weights = self.log_weights(x, posterior, noise, observed)
+        surplus = tf.range(noise.shape[1]) >= wanted  # of the last chunk
+        log_weights = tf.where(surplus[None, :, None], tf.constant(-math.inf, log_weights.dtype), log_weights)
+        return iwae.RunningBound.add(state, log_weights)
+
+    def _finish(self, observed, log_base, state, num_samples):
+        leaves = iwae.RunningBound.bound(state, num_samples)
+        if observed is not None:  # the integral of p(z) is known where nothing is observed
+            leaves = tf.where(tf.reduce_any(self._present(None, observed), axis=-1), leaves, 0)
+        sizes = tf.reshape(tf.transpose(iwae.RunningBound.effective_sample_size(state)), [-1, *self._leaf_shape])
+        value = self.combine(leaves, log_base)
+        if observed is not None:
+            value = tf.where(tf.reduce_any(observed, axis=-1), value, 0)
+        return value, sizes
+
+
+def make_seed(seed):
+    """A pair of integers for TensorFlow's stateless generators.
+
+    Args:
+      seed: integer, or None for a fresh one.
+
+    Returns:
+      int32 tensor [2].
+    """
+    words = np.random.SeedSequence(seed).generate_state(2, np.uint32)
+    return tf.constant(words.astype(np.int32))
+
+
+def check_images(x, num_pixels, observed=None):
+    """Refuses what is not a batch of images.
+
+    Args:
+      x: [batch, pixels], floating point in [0, 1].
+      num_pixels: of the model.
+      observed: bool [batch, pixels] or None.
+
+    Returns:
+      (x as float32 NumPy with unobserved pixels set to 0, observed as NumPy or None).
+
+    Raises:
+      InputError: on a wrong shape or dtype, or on an observed pixel that is NaN or outside [0, 1].
+    """
+    x = np.asarray(x)
+    if x.ndim != 2 or x.shape[1] != num_pixels:
+        raise InputError(f"images have shape {x.shape}; the model takes [batch, {num_pixels}]")
+    if not np.issubdtype(x.dtype, np.floating):
+        raise InputError(f"images are {x.dtype}; they must be floating point in [0, 1]")
+    x = x.astype(np.float32)
+    if observed is not None:
+        observed = np.asarray(observed)
+        if observed.dtype != bool or observed.shape != x.shape:
+            raise InputError(f"observed is {observed.dtype} of shape {observed.shape}; "
+                             f"it must be bool of shape {x.shape}")
+        x = np.where(observed, x, np.float32(0))
+    if np.isnan(x).any():
+        image, pixel = np.argwhere(np.isnan(x))[0]
+        raise InputError(f"image {image} is NaN at pixel {pixel}; pixels must lie in [0, 1]")
+    if x.size and (x.min() < 0 or x.max() > 1):
+        raise InputError(f"pixels reach from {x.min():g} to {x.max():g}; they must lie in [0, 1]")
+    return x, observed
+
+
+def default_delta(image_shape):
+    """The step Δ that divides the longer side into four super-pixels: 7 for 28×28, 8 for 32×32 (section 4)."""
+    return -(-max(image_shape) // 4)
+
+
+def canonical_name(model):
+    """The name of a model as the paper writes it, whatever its capitals."""
+    names = {name.lower(): name for name in MODELS}
+    if str(model).lower() not in names:
+        raise InputError(f"model is {model!r}; it must be one of {', '.join(MODELS)}")
+    return names[str(model).lower()]
+
+
+def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, delta=None, graph=None, num_sums=2,
+                num_components=2, seed=0):
+    """One of the paper's four models.
+
+    Args:
+      model: "SPVAE", "VAE", "Conv-SPVAE" or "Conv-VAE".
+      image_shape: (height, width).
+      likelihood: "continuous" or "discrete".
+      hidden_units: H.
+      latent_dim: n_z.
+      delta: side of a super-pixel; None divides the longer side by four. Ignored by the VAEs.
+      graph: RegionGraph to use instead of Poon & Domingos' (SPVAE and Conv-SPVAE).
+      num_sums: sums per internal region.
+      num_components: VAEs per leaf region of an SPVAE.
+      seed: of the initial weights.
+
+    Returns:
+      SPVAE.
+
+    Raises:
+      InputError: when an argument is out of range.
+    """
+    has_spn, architecture = MODELS[canonical_name(model)]
+    height, width = image_shape
+    if not has_spn:
+        graph, num_components = single_region(height * width), 1
+    elif graph is None:
+        graph = poon_domingos(height, width, default_delta(image_shape) if delta is None else delta)
+    return SPVAE(graph, image_shape, likelihood, architecture, hidden_units, latent_dim, num_sums, num_components,
+                 seed)

@@ -1,0 +1,68 @@
+"""The numbers printed in the paper (Tables 1 and 2), and the hyper-parameters behind them."""
+
+from typing import NamedTuple
+
+
+class Cell(NamedTuple):
+    """One cell of Tables 1 and 2.
+
+    Attributes:
+      test_ll: Table 1, 5,000-sample IWAE ELBO on the test set, nats per image.
+      kparams: Table 2, thousands of parameters, cut off.
+      hidden_units, latent_dim: H and n_z that give Table 2's size.
+      checkpoint: (H, n_z) of the checkpoint behind Table 1 where that is another model than Table 2's, else None.
+    """
+
+    test_ll: int
+    kparams: int
+    hidden_units: int
+    latent_dim: int
+    checkpoint: tuple | None = None
+
+
+DATASETS = ("mnist", "svhn_cropped", "cifar10")
+PAPER = {
+    ("SPVAE", "mnist", "continuous"): Cell(2819, 413, 30, 25),
+    ("SPVAE", "svhn_cropped", "continuous"): Cell(1936, 511, 32, 25),
+    ("SPVAE", "cifar10", "continuous"): Cell(1283, 511, 32, 25),
+    ("SPVAE", "mnist", "discrete"): Cell(-1532, 310, 30, 25),
+    ("SPVAE", "svhn_cropped", "discrete"): Cell(-3891, 461, 32, 50, (100, 50)),
+    ("SPVAE", "cifar10", "discrete"): Cell(-5543, 353, 30, 25),
+    ("VAE", "mnist", "continuous"): Cell(2598, 1545, 300, 200),
+    ("VAE", "svhn_cropped", "continuous"): Cell(1442, 1713, 300, 100),
+    ("VAE", "cifar10", "continuous"): Cell(896, 1653, 300, 50),
+    ("VAE", "mnist", "discrete"): Cell(-2351, 1158, 300, 200),
+    ("VAE", "svhn_cropped", "discrete"): Cell(-4965, 3108, 600, 100),
+    ("VAE", "cifar10", "discrete"): Cell(-7200, 3288, 600, 200),
+    ("Conv-SPVAE", "mnist", "continuous"): Cell(2702, 1259, 64, 25),
+    ("Conv-SPVAE", "svhn_cropped", "continuous"): Cell(2101, 1604, 64, 25),
+    ("Conv-SPVAE", "cifar10", "continuous"): Cell(1397, 1028, 32, 25),
+    ("Conv-SPVAE", "mnist", "discrete"): Cell(-927, 1257, 64, 25),
+    ("Conv-SPVAE", "svhn_cropped", "discrete"): Cell(-3666, 1603, 64, 25),
+    ("Conv-SPVAE", "cifar10", "discrete"): Cell(-4562, 1026, 32, 25),
+    ("Conv-VAE", "mnist", "continuous"): Cell(2907, 894, 64, 200),
+    ("Conv-VAE", "svhn_cropped", "continuous"): Cell(1896, 1219, 128, 150),
+    ("Conv-VAE", "cifar10", "continuous"): Cell(1191, 1219, 128, 150),
+    ("Conv-VAE", "mnist", "discrete"): Cell(-2099, 894, 64, 200, (64, 100)),
+    ("Conv-VAE", "svhn_cropped", "discrete"): Cell(-4115, 1436, 128, 200),
+    ("Conv-VAE", "cifar10", "discrete"): Cell(-6752, 1219, 128, 150),
+}
+
+
+def whole_name(dataset):
+    """The data set that a sample was drawn from: "mnist_sample" -> "mnist"."""
+    return dataset.removesuffix("_sample")
+
+
+def cell(model, dataset, likelihood):
+    """The paper's cell for a run, or None where the paper has none (a user's own images).
+
+    Args:
+      model: as the paper writes it.
+      dataset: a name of data.DATASETS; a sample counts as its whole.
+      likelihood: "continuous" or "discrete".
+
+    Returns:
+      Cell or None.
+    """
+    return PAPER.get((model, whole_name(dataset), likelihood))

@@ -1,0 +1,145 @@
+"""Records of finished runs, and tables as pure functions of records.
+
+A record is one JSON file in `<results_dir>/<protocol>/records/`, written once its run is complete. Runs side by side
+write different files; every CSV is made anew from all records.
+"""
+
+import csv
+import io
+import json
+import math
+import warnings
+from pathlib import Path
+
+from spvae_tf import checkpoint
+from spvae_tf.errors import InputError
+
+FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim", "params",
+          "num_train", "batches", "best_batch", "train_seconds", "val_ll_k5", "test_ll_k5", "test_ll",
+          "test_ll_stderr", "num_samples", "num_test_images", "paper_test_ll", "device", "versions", "commit")
+
+MODEL_ORDER = ("SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE")
+
+
+def run_name(config):
+    """A name for a run that tells it from every other: model, data, preset, sizes, training images and seed.
+
+    Args:
+      config: configuration with those fields.
+
+    Returns:
+      str, usable as a file name.
+    """
+    dataset = Path(config.dataset).stem if str(config.dataset).endswith(".npz") else config.dataset
+    fraction = "" if config.train_fraction == 1 else f"-f{config.train_fraction:g}"
+    return (f"{config.model}-{dataset}-{config.likelihood}-{config.preset}-h{config.hidden_units}"
+            f"-z{config.latent_dim}{fraction}-seed{config.seed}").lower()
+
+
+def write_record(folder, name, record):
+    """Writes a record atomically.
+
+    Args:
+      folder: `<results_dir>/<protocol>`.
+      name: of the run.
+      record: dict with the keys FIELDS.
+    """
+    checkpoint.write_text(Path(folder) / "records" / f"{name}.json", json.dumps(record, indent=1) + "\n")
+
+
+def read_record(folder, name):
+    """The record of a run, or None when it is missing or damaged.
+
+    A damaged record is named in a warning; its run is to be repeated.
+
+    Args:
+      folder: `<results_dir>/<protocol>`.
+      name: of the run.
+
+    Returns:
+      dict or None.
+    """
+    path = Path(folder) / "records" / f"{name}.json"
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        missing = set(FIELDS) - set(record)
+        if missing:
+            raise ValueError(f"no {', '.join(sorted(missing))}")
+    except (ValueError, TypeError) as error:
+        warnings.warn(f"record {path} is damaged ({error}); its run will be repeated", stacklevel=2)
+        return None
+    return record
+
+
+def read_records(folder):
+    """All sound records of a results folder, in the order of the paper's tables.
+
+    Args:
+      folder: `<results_dir>/<protocol>`.
+
+    Returns:
+      list of dicts.
+    """
+    names = sorted(path.stem for path in (Path(folder) / "records").glob("*.json"))
+    records = [record for name in names if (record := read_record(folder, name))]
+    return sorted(records, key=lambda r: (r["dataset"], r["likelihood"], MODEL_ORDER.index(r["model"]),
+                                          r["hidden_units"], r["latent_dim"], -r["num_train"], r["seed"]))
+
+
+def write_table(path, records, fields=FIELDS):
+    """Writes records as CSV, atomically; log-likelihoods in nats per image.
+
+    Args:
+      path: of the CSV.
+      records: dicts.
+      fields: the columns.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(records)
+    checkpoint.write_text(path, text.getvalue())
+
+
+def read_table(path):
+    """The rows of a CSV that `write_table` wrote, numbers as numbers.
+
+    Args:
+      path: of the CSV.
+
+    Returns:
+      list of dicts.
+
+    Raises:
+      InputError: when the file is missing.
+    """
+    def number(text):
+        for kind in (int, float):
+            try:
+                return kind(text)
+            except ValueError:
+                pass
+        return text or None
+
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError as error:
+        raise InputError(f"there is no table {path}") from error
+
+
+def mean_and_deviation(values):
+    """Mean and standard deviation over seeds.
+
+    Args:
+      values: a sequence of numbers, at least one.
+
+    Returns:
+      (mean, standard deviation with n − 1, NaN for a single value).
+    """
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return mean, math.nan
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))

@@ -1,0 +1,280 @@
+"""The sum-product network over the leaves: equations (4) and (5) in the log domain, one pass per level.
+
+The region graph says which scopes there are; this layer puts nodes on them and evaluates all of them at once.
+Every leaf region carries `num_components` leaf distributions, every internal region `num_sums` sum nodes, and
+the root one. A region's products are, for each of its partitions, the cross product of the nodes of the children
+(section 3.3); each of the region's sums is a mixture of all of the region's products.
+
+Node values live in one array [nodes, batch], leaves first, then sums level by level, so that a level is one
+gather of rows, one addition (products) and one log-sum-exp (sums).
+"""
+
+import dataclasses
+import itertools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spvae_tf.errors import InputError
+from spvae_tf.region_graph import RegionGraph
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """The products and sums of all internal regions of one height, padded to the same number of products.
+
+    Attributes:
+      regions: the regions, R of them.
+      children: [R, M, A] int32, the child nodes of product m of region r; the unit node (log 1) fills up products
+        of fewer than A children and regions of fewer than M products.
+      weights: [R, M, S] int32, where the weight of sum s for product m lies in the vector of all sum weights;
+        -1 marks a product that does not exist.
+      first_node: the row of the level's first sum; sum s of region r is row first_node + r * S + s.
+    """
+
+    regions: tuple
+    children: np.ndarray
+    weights: np.ndarray
+    first_node: int
+
+    @property
+    def num_sums(self):
+        return self.weights.shape[2]
+
+
+def _products(region, graph, nodes):
+    """The products of a region, each the tuple of its child nodes."""
+    partitions = graph.partitions_of(region)
+    if not partitions:  # a root that is a leaf region: its sum mixes the region's leaves directly
+        return [(node,) for node in nodes[region]]
+    return [product for partition in partitions
+            for product in itertools.product(*(nodes[child] for child in partition.children))]
+
+
+def compile_levels(graph, num_sums, num_components):
+    """Lays the nodes of an SPN out level by level.
+
+    Args:
+      graph: RegionGraph.
+      num_sums: sums per internal region; the root has one (K_sum of section 3.3).
+      num_components: leaf distributions per leaf region (K_leaf).
+
+    Returns:
+      (list of Level from the leaves to the root, number of sum weights, number of nodes, unit node's row).
+    """
+    leaves = graph.leaf_regions
+    nodes = {region: range(i * num_components, (i + 1) * num_components) for i, region in enumerate(leaves)}
+    unit = len(leaves) * num_components
+    next_node, next_weight, levels = unit + 1, 0, []
+    root_mixes_leaves = not graph.levels and num_components > 1
+    for regions in ((graph.root,),) if root_mixes_leaves else graph.levels:
+        sums = 1 if graph.root in regions else num_sums
+        products = [_products(region, graph, nodes) for region in regions]
+        width, arity = max(map(len, products)), max(len(p) for ps in products for p in ps)
+        children = np.full([len(regions), width, arity], unit, np.int32)
+        weights = np.full([len(regions), width, sums], -1, np.int32)
+        for r, region_products in enumerate(products):
+            for m, product in enumerate(region_products):
+                children[r, m, :len(product)] = product
+            count = len(region_products) * sums
+            weights[r, :len(region_products)] = next_weight + np.arange(count).reshape(-1, sums)
+            next_weight += count
+        levels.append(Level(tuple(regions), children, weights, next_node))
+        for r, region in enumerate(regions):
+            nodes[region] = range(next_node + r * sums, next_node + (r + 1) * sums)
+        next_node += len(regions) * sums
+    return levels, next_weight, next_node, unit
+
+
+def _log_sum_exp(values):  # [R, M, S, batch] -> [R, S, batch]
+    return tf.reduce_logsumexp(values, axis=1)
+
+
+def _max(values):
+    return tf.reduce_max(values, axis=1)
+
+
+@keras.saving.register_keras_serializable("spvae_tf")
+class SumProductNetwork(keras.layers.Layer):
+    """A sum-product network over a region graph, fed with leaf log-densities (equations 4 and 5).
+
+    Fed with leaf ELBOs its output is an ELBO (Theorem 1); fed with importance-weighted estimates it is an unbiased
+    estimate of a lower bound (Theorem 2, equation 9).
+
+    Args:
+      graph: RegionGraph, or its JSON text.
+      num_sums: sums per internal region; the root has one.
+      num_components: leaf distributions per leaf region.
+      seed: of the initial log-weights, drawn from N(0, 1).
+
+    Raises:
+      InputError: when `num_sums` or `num_components` is not a positive integer.
+    """
+
+    def __init__(self, graph, num_sums=2, num_components=2, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        for name, value in (("num_sums", num_sums), ("num_components", num_components)):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
+        self.graph = RegionGraph.from_json(graph) if isinstance(graph, str) else graph
+        self.num_sums, self.num_components, self.seed = num_sums, num_components, seed
+        self.levels, self.num_weights, self.num_nodes, self._unit = compile_levels(
+            self.graph, num_sums, num_components)
+        self._root = self.num_nodes - 1 if self.levels else 0  # without a level the only leaf is the root
+        self.num_sum_nodes = sum(len(level.regions) * level.num_sums for level in self.levels)
+        self.num_products = sum(int((level.weights[..., 0] >= 0).sum()) for level in self.levels)
+
+    def build(self, input_shape=None):
+        self.sum_weights = None
+        if self.num_weights:
+            self.sum_weights = self.add_weight(
+                shape=(self.num_weights,), name="sum_weights", dtype=self.variable_dtype,
+                initializer=keras.initializers.RandomNormal(0.0, 1.0, seed=self.seed))
+        super().build(input_shape)
+
+    def get_config(self):
+        return super().get_config() | {"graph": self.graph.to_json(), "num_sums": self.num_sums,
+                                       "num_components": self.num_components, "seed": self.seed}
+
+    def log_weights(self, level):
+        """Normalised log-weights of a level's sums: log w_nc with sum_c w_nc = 1, by subtracting their log-sum-exp.
+
+        Args:
+          level: one of `self.levels`.
+
+        Returns:
+          [R, M, S]; -inf where region r has no product m.
+        """
+        exists = level.weights >= 0
+        weights = tf.gather(tf.convert_to_tensor(self.sum_weights), np.maximum(level.weights, 0))
+        weights = tf.where(exists, weights, tf.constant(-np.inf, weights.dtype))
+        return tf.nn.log_softmax(weights, axis=1)
+
+    def _check(self, leaf_log_probs):
+        expected = (len(self.graph.leaf_regions), self.num_components)
+        if leaf_log_probs.shape.rank != 3 or tuple(leaf_log_probs.shape[1:]) != expected:
+            raise InputError(f"leaf_log_probs has shape {tuple(leaf_log_probs.shape)}; "
+                             f"it must be [batch, {expected[0]}, {expected[1]}]")
+
+    def upward(self, leaf_log_probs, reduce=_log_sum_exp):
+        """Evaluates every node, from the leaves to the root.
+
+        Args:
+          leaf_log_probs: [batch, leaf regions, num_components], nats.
+          reduce: what a sum does with the weighted log-values of its products, [R, M, S, batch] -> [R, S, batch]:
+            log-sum-exp for equation (4), the maximum for the most probable induced tree.
+
+        Returns:
+          (values [nodes, batch], a list of the levels' weighted products [R, M, S, batch]).
+        """
+        leaf_log_probs = tf.convert_to_tensor(leaf_log_probs)
+        self._check(leaf_log_probs)
+        batch = tf.shape(leaf_log_probs)[0]
+        leaves = tf.transpose(tf.reshape(leaf_log_probs, [batch, self._unit]))
+        values = tf.concat([leaves, tf.zeros([1, batch], leaves.dtype)], axis=0)
+        mixtures = []
+        for level in self.levels:
+            # log prod_c p_c(x_c) = sum_c log p_c(x_c): [R, M, A, batch] -> [R, M, batch]
+            products = tf.reduce_sum(tf.gather(values, level.children), axis=2)
+            # log w_nc + log p_c(x), then (4)
+            mixture = products[:, :, None, :] + tf.cast(self.log_weights(level), products.dtype)[..., None]
+            sums = tf.reshape(reduce(mixture), [-1, batch])
+            values = tf.concat([values, sums], axis=0)
+            mixtures.append(mixture)
+        return values, mixtures
+
+    def call(self, leaf_log_probs):
+        """log p(x) of equation (5): the log-value of the root.
+
+        Args:
+          leaf_log_probs: [batch, leaf regions, num_components], log-densities or their lower bounds, nats.
+
+        Returns:
+          [batch], nats per image.
+
+        Raises:
+          InputError: when the shape does not fit the graph.
+        """
+        values, _ = self.upward(leaf_log_probs)
+        return values[self._root]
+
+    def downward(self, choices, batch):
+        """Passes the probability of being part of the induced tree from the root to the leaves.
+
+        With the posterior probabilities of each sum's children this gives every node's posterior probability; with
+        one-hot choices it gives the induced tree they select.
+
+        Args:
+          choices: for each level, from the leaves to the root, [R, M, S, batch]: the probability with which sum s
+            of region r, once reached, takes product m.
+          batch: the number of columns.
+
+        Returns:
+          [nodes, batch]: the probability that a node is in the induced tree.
+        """
+        dtype = choices[0].dtype if choices else self.compute_dtype
+        reached = tf.one_hot(tf.fill([batch], self._root), self.num_nodes, axis=0, dtype=dtype)
+        for level, choice in zip(reversed(self.levels), reversed(choices)):
+            rows, sums = len(level.regions), level.num_sums
+            parents = tf.reshape(reached[level.first_node:level.first_node + rows * sums], [rows, 1, sums, batch])
+            products = tf.reduce_sum(parents * choice, axis=2)  # [R, M, batch]
+            shape = level.children.shape
+            flow = tf.broadcast_to(products[:, :, None, :], [*shape, batch])
+            reached += tf.math.unsorted_segment_sum(
+                tf.reshape(flow, [-1, batch]), level.children.reshape(-1), self.num_nodes)
+        return reached
+
+    def leaf_nodes(self, nodes):
+        """The leaves' rows of a [nodes, batch] array as [batch, leaf regions, num_components]."""
+        leaves = tf.transpose(nodes[:self._unit])
+        return tf.reshape(leaves, [-1, len(self.graph.leaf_regions), self.num_components])
+
+    def posterior(self, leaf_log_probs):
+        """The posterior of the latent variables y: of each sum's child, and of every node being selected.
+
+        Args:
+          leaf_log_probs: [batch, leaf regions, num_components], nats.
+
+        Returns:
+          (reached [nodes, batch]: P(node in induced tree | x); a list of the levels' [R, M, S, batch]:
+          P(y_n = m | x, n reached), each summing to one over m).
+        """
+        _, mixtures = self.upward(leaf_log_probs)
+        choices = [tf.nn.softmax(mixture, axis=1) for mixture in mixtures]
+        return self.downward(choices, tf.shape(leaf_log_probs)[0]), choices
+
+    def most_probable_tree(self, leaf_log_probs):
+        """The induced tree T maximising prod w_nc prod p_l(x_l), by max-product.
+
+        Args:
+          leaf_log_probs: [batch, leaf regions, num_components], nats.
+
+        Returns:
+          (selected [nodes, batch] of zeros and ones; value [batch]: log of the tree's term in equation 5).
+        """
+        values, mixtures = self.upward(leaf_log_probs, reduce=_max)
+        choices = [tf.one_hot(tf.argmax(mixture, axis=1), mixture.shape[1], axis=1, dtype=mixture.dtype)
+                   for mixture in mixtures]
+        return self.downward(choices, tf.shape(leaf_log_probs)[0]), values[self._root]
+
+    def sample_trees(self, choice_logits, uniforms, batch):
+        """Draws induced trees top-down, one for each column.
+
+        Args:
+          choice_logits: for each level [R, M, S, batch], log-probabilities of the children: the weighted products
+            of `upward` for trees given x, the log-weights for trees from the prior.
+          uniforms: for each level [R, S, batch], uniform on [0, 1).
+          batch: the number of columns.
+
+        Returns:
+          [nodes, batch] of zeros and ones.
+        """
+        choices = []
+        for logits, uniform in zip(choice_logits, uniforms):
+            # inverse of the distribution function: the first m at which the cumulative probability exceeds u
+            cumulative = tf.cumsum(tf.nn.softmax(logits, axis=1), axis=1)
+            total = cumulative[:, -1:]
+            index = tf.reduce_sum(tf.cast(cumulative <= uniform[:, None] * total, tf.int32), axis=1)
+            choices.append(tf.one_hot(index, logits.shape[1], axis=1, dtype=logits.dtype))
+        return self.downward(choices, batch)

@@ -1,0 +1,319 @@
+"""The leaves: any number of VAEs (experts) evaluated at once, their weights stacked along a leading expert axis.
+
+An expert is the pair of an encoder q(z | x) and a decoder p(x | z) of equation (3). Tensors are
+[experts, rows, features]; a dense layer of all experts is one batched matrix product. The loop over experts is what
+made the published code several times slower than a VAE.
+"""
+
+import functools
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Two convolutions in the encoder: filters and stride of a super-pixel's VAE, and of a VAE of the whole image (section 4).
+CONV_LEAF = ((4, 8), 1)
+CONV_IMAGE = ((32, 64), 2)
+
+
+def _seed(rng):
+    return int(rng.integers(2**31))
+
+
+def softplus(x):
+    """log(1 + e^x), exact to float32 in absolute terms, without the slow log1p.
+
+    Args:
+      x: any shape.
+
+    Returns:
+      The same shape.
+    """
+    return tf.nn.relu(x) + tf.math.log(1 + tf.exp(-tf.abs(x)))
+
+
+class StackedDense(keras.layers.Layer):
+    """One dense layer of every expert: [experts, rows, inputs] -> [experts, rows, units].
+
+    Args:
+      num_experts: E.
+      num_inputs: features in.
+      units: features out.
+      rng: numpy Generator that the initial kernels come from.
+    """
+
+    def __init__(self, num_experts, num_inputs, units, rng, **kwargs):
+        super().__init__(**kwargs)
+        # a normal cut at two deviations, its variance 2/fan_in after the cut (released code)
+        stddev = math.sqrt(2 / num_inputs) / 0.87962566103423978
+        self.kernel = self.add_weight(
+            shape=(num_experts, num_inputs, units), name="kernel",
+            initializer=keras.initializers.TruncatedNormal(0.0, stddev, seed=_seed(rng)))
+        self.bias = self.add_weight(shape=(num_experts, 1, units), name="bias", initializer="zeros")
+
+    def call(self, rows):
+        return tf.matmul(rows, tf.cast(self.kernel, rows.dtype)) + tf.cast(self.bias, rows.dtype)
+
+
+class StackedConv(keras.layers.Layer):
+    """One 3×3 convolution, or transposed convolution, of every expert, with "same" padding.
+
+    Images are rows of features ordered (row, column, channel). Small images are convolved by one matrix product with
+    the kernel written out as a [pixels·channels, pixels·channels] matrix, which for 7×7 super-pixels outruns a loop
+    over experts; larger ones by one convolution per expert.
+
+    Args:
+      num_experts: E.
+      input_size: (height, width).
+      output_size: (height, width); the smaller of the two is the larger one divided by the stride, rounded up.
+      channels: (in, out).
+      stride: of the convolution, or of the convolution that this is the transpose of.
+      rng: numpy Generator that the initial kernels come from.
+      transposed: whether to transpose.
+    """
+
+    WRITTEN_OUT_LIMIT = 100  # pixels of the larger image
+
+    def __init__(self, num_experts, input_size, output_size, channels, stride, rng, transposed=False, **kwargs):
+        super().__init__(**kwargs)
+        self.input_size, self.output_size, self.channels = input_size, output_size, channels
+        self.stride, self.transposed = stride, transposed
+        self.num_outputs = math.prod(output_size) * channels[1]
+        taps = channels[::-1] if transposed else channels
+        limit = math.sqrt(6 / (9 * sum(channels)))  # Glorot's uniform (released code)
+        self.kernel = self.add_weight(
+            shape=(num_experts, 3, 3, *taps), name="kernel",
+            initializer=keras.initializers.RandomUniform(-limit, limit, seed=_seed(rng)))
+        self.bias = self.add_weight(shape=(num_experts, 1, channels[1]), name="bias", initializer="zeros")
+
+    def call(self, rows):
+        kernel = tf.cast(self.kernel, rows.dtype)
+        experts, num_rows = kernel.shape[0], tf.shape(rows)[1]
+        pixels = max(math.prod(self.input_size), math.prod(self.output_size))
+        images = tf.reshape(rows, [experts, num_rows, *self.input_size, self.channels[0]])
+        if experts == 1:
+            out = self._convolve((images[0], kernel[0]))
+        elif pixels <= self.WRITTEN_OUT_LIMIT:
+            out = tf.matmul(rows, self._written_out(kernel))
+        else:
+            out = tf.map_fn(self._convolve, (images, kernel), fn_output_signature=rows.dtype)
+        out = tf.reshape(out, [experts, num_rows, -1, self.channels[1]]) + tf.cast(self.bias, rows.dtype)[:, None]
+        return tf.reshape(out, [experts, num_rows, self.num_outputs])
+
+    def _convolve(self, images_and_kernel):
+        images, kernel = images_and_kernel
+        if not self.transposed:
+            return tf.nn.conv2d(images, kernel, self.stride, "SAME")
+        shape = [tf.shape(images)[0], *self.output_size, self.channels[1]]
+        return tf.nn.conv2d_transpose(images, kernel, shape, self.stride, "SAME")
+
+    def _written_out(self, kernel):
+        """The matrix [experts, inputs, outputs] that multiplying by is the convolution."""
+        taps = tf.reshape(kernel, [kernel.shape[0], 9, *kernel.shape[3:]])
+        if self.transposed:  # the transpose of the convolution from the output's size to the input's
+            where, equation = _tap_positions(self.output_size, self.input_size, self.stride), "qtp,etdc->epcqd"
+        else:
+            where, equation = _tap_positions(self.input_size, self.output_size, self.stride), "ptq,etcd->epcqd"
+        matrix = tf.einsum(equation, tf.constant(where, kernel.dtype), taps)
+        return tf.reshape(matrix, [kernel.shape[0], -1, self.num_outputs])
+
+
+@functools.lru_cache
+def _tap_positions(size_in, size_out, stride):
+    """[pixels in, 9 taps, pixels out], 1 where an output pixel sees an input pixel through a tap ("same" padding)."""
+    where = np.zeros([*size_in, 3, 3, *size_out], np.float32)
+    starts = [max((o - 1) * stride + 3 - i, 0) // 2 for i, o in zip(size_in, size_out)]
+    for row, column, a, b in np.ndindex(*size_out, 3, 3):
+        i, j = row * stride + a - starts[0], column * stride + b - starts[1]
+        if 0 <= i < size_in[0] and 0 <= j < size_in[1]:
+            where[i, j, a, b, row, column] = 1
+    return where.reshape(size_in[0] * size_in[1], 9, -1)
+
+
+class StackedMLP(keras.layers.Layer):
+    """A multilayer perceptron of every expert: softplus hidden layers, linear output (section 4).
+
+    Args:
+      num_experts: E.
+      widths: (inputs, hidden units, …, outputs).
+      rng: numpy Generator that the initial weights come from.
+    """
+
+    def __init__(self, num_experts, widths, rng, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = [StackedDense(num_experts, i, o, rng, name=f"dense_{n}")
+                      for n, (i, o) in enumerate(zip(widths, widths[1:]))]
+
+    def call(self, rows):
+        for layer in self.dense[:-1]:
+            rows = softplus(layer(rows))
+        return self.dense[-1](rows)
+
+
+class DenseEncoder(keras.layers.Layer):
+    """q(z | x) = N(mean(x), 1/precision(x)): two separate perceptrons with two hidden layers each.
+
+    Args:
+      num_experts: E.
+      num_pixels: D of a leaf.
+      hidden_units: H of each hidden layer.
+      latent_dim: n_z.
+      rng: numpy Generator that the initial weights come from.
+    """
+
+    def __init__(self, num_experts, num_pixels, hidden_units, latent_dim, rng, **kwargs):
+        super().__init__(**kwargs)
+        widths = (num_pixels, hidden_units, hidden_units, latent_dim)
+        self.mean = StackedMLP(num_experts, widths, rng, name="mean")
+        self.precision = StackedMLP(num_experts, widths, rng, name="precision")
+
+    def call(self, x):
+        """Mean and precision of q(z | x).
+
+        Args:
+          x: [experts, rows, pixels].
+
+        Returns:
+          (mean, precision), each [experts, rows, latent_dim]; precision = 1 + s², so no deviation exceeds 1.
+        """
+        return self.mean(x), 1 + tf.square(self.precision(x))
+
+
+class DenseDecoder(keras.layers.Layer):
+    """z -> the outputs that parametrise p(x | z): one perceptron with two hidden layers for each.
+
+    Args:
+      num_experts: E.
+      latent_dim: n_z.
+      hidden_units: H of each hidden layer.
+      num_pixels: D of a leaf.
+      num_outputs: outputs per pixel, 2 for the Gaussian and 1 for the Binomial.
+      rng: numpy Generator that the initial weights come from.
+    """
+
+    def __init__(self, num_experts, latent_dim, hidden_units, num_pixels, num_outputs, rng, **kwargs):
+        super().__init__(**kwargs)
+        widths = (latent_dim, hidden_units, hidden_units, num_pixels)
+        self.heads = [StackedMLP(num_experts, widths, rng, name=f"output_{n}")
+                      for n in range(num_outputs)]
+
+    def call(self, z):
+        """The outputs of p(x | z).
+
+        Args:
+          z: [experts, rows, latent_dim].
+
+        Returns:
+          A tuple of [experts, rows, pixels].
+        """
+        return tuple(head(z) for head in self.heads)
+
+
+def conv_sizes(size, stride):
+    """The image sizes after the first and the second "same" convolution of a stride.
+
+    Args:
+      size: (height, width).
+      stride: of both convolutions.
+
+    Returns:
+      ((height, width), (height, width)).
+    """
+    middle = tuple(-(-n // stride) for n in size)
+    return middle, tuple(-(-n // stride) for n in middle)
+
+
+class ConvEncoder(keras.layers.Layer):
+    """q(z | x) with one trunk for both heads: conv 3×3, conv 3×3, flatten, dense(H), {mean, precision}.
+
+    Args:
+      num_experts: E.
+      size: (height, width) of a leaf.
+      filters: of the two convolutions.
+      stride: of both.
+      hidden_units: H of the dense layer.
+      latent_dim: n_z.
+      rng: numpy Generator that the initial weights come from.
+    """
+
+    def __init__(self, num_experts, size, filters, stride, hidden_units, latent_dim, rng, **kwargs):
+        super().__init__(**kwargs)
+        middle, small = conv_sizes(size, stride)
+        self.trunk = [
+            StackedConv(num_experts, size, middle, (1, filters[0]), stride, rng, name="conv_0"),
+            StackedConv(num_experts, middle, small, filters, stride, rng, name="conv_1"),
+            StackedDense(num_experts, math.prod(small) * filters[1], hidden_units, rng, name="hidden")]
+        self.mean = StackedDense(num_experts, hidden_units, latent_dim, rng, name="mean")
+        self.precision = StackedDense(num_experts, hidden_units, latent_dim, rng, name="precision")
+
+    def call(self, x):
+        """Mean and precision of q(z | x).
+
+        Args:
+          x: [experts, rows, pixels].
+
+        Returns:
+          (mean, precision), each [experts, rows, latent_dim].
+        """
+        for layer in self.trunk:
+            x = softplus(layer(x))
+        return self.mean(x), 1 + tf.square(self.precision(x))
+
+
+class ConvDecoder(keras.layers.Layer):
+    """z -> dense -> reshape -> transposed conv to the first filter count -> a one-channel transposed conv per output.
+
+    Args:
+      num_experts: E.
+      latent_dim: n_z.
+      size: (height, width) of a leaf.
+      filters: of the encoder's two convolutions.
+      stride: of both transposed convolutions.
+      num_outputs: outputs per pixel.
+      rng: numpy Generator that the initial weights come from.
+    """
+
+    def __init__(self, num_experts, latent_dim, size, filters, stride, num_outputs, rng, **kwargs):
+        super().__init__(**kwargs)
+        middle, small = conv_sizes(size, stride)
+        self.dense = StackedDense(num_experts, latent_dim, math.prod(small) * filters[1], rng, name="dense")
+        self.deconv = StackedConv(num_experts, small, middle, filters[::-1], stride, rng, True, name="deconv")
+        self.heads = [StackedConv(num_experts, middle, size, (filters[0], 1), stride, rng, True, name=f"output_{n}")
+                      for n in range(num_outputs)]
+
+    def call(self, z):
+        """The outputs of p(x | z).
+
+        Args:
+          z: [experts, rows, latent_dim].
+
+        Returns:
+          A tuple of [experts, rows, pixels].
+        """
+        rows = softplus(self.deconv(softplus(self.dense(z))))
+        return tuple(head(rows) for head in self.heads)
+
+
+def build_experts(architecture, num_experts, size, hidden_units, latent_dim, num_outputs, rng):
+    """The encoder and decoder of all experts.
+
+    Args:
+      architecture: "dense", "conv_leaf" (super-pixels) or "conv_image" (whole images).
+      num_experts: E, leaf regions times VAEs per leaf region.
+      size: (height, width) of a leaf region; dense experts only use the product.
+      hidden_units: H.
+      latent_dim: n_z.
+      num_outputs: outputs of p(x | z) per pixel.
+      rng: numpy Generator that the initial weights come from.
+
+    Returns:
+      (encoder, decoder).
+    """
+    if architecture == "dense":
+        pixels = math.prod(size)
+        return (DenseEncoder(num_experts, pixels, hidden_units, latent_dim, rng, name="encoder"),
+                DenseDecoder(num_experts, latent_dim, hidden_units, pixels, num_outputs, rng, name="decoder"))
+    filters, stride = CONV_LEAF if architecture == "conv_leaf" else CONV_IMAGE
+    return (ConvEncoder(num_experts, size, filters, stride, hidden_units, latent_dim, rng, name="encoder"),
+            ConvDecoder(num_experts, latent_dim, size, filters, stride, num_outputs, rng, name="decoder"))
