@@ -109,7 +109,15 @@ def _model_of(config, image_shape):
                        seed=config.seed)
 
 
-def _data_of(config):
+def load_data(config):
+    """The data set of a configuration.
+
+    Args:
+      config: configuration.
+
+    Returns:
+      data.Dataset.
+    """
     return load_dataset(config.dataset, config.likelihood, data_dir=config.data_dir, seed=config.data_seed,
                         train_fraction=config.train_fraction, round_pixels=config.round_pixels)
 
@@ -130,7 +138,7 @@ def train(config, workdir, dataset=None, on_validation=None):
       InputError: for a wrong configuration, or a workdir that belongs to another one.
     """
     config = resolve(config)
-    dataset = dataset or _data_of(config)
+    dataset = dataset or load_data(config)
     model = _model_of(config, dataset.image_shape)
     _claim(workdir, config, dataset)
     trainer = Trainer(model, dataset, config, workdir)
@@ -271,6 +279,25 @@ def run(config, results_dir, dataset=None):
     checkpoint.write_text(folder / "curves" / f"{name}.csv", (workdir / "log.csv").read_text())
     results.write_record(folder, name, record)
     return record
+
+
+def tensorboard_writer(workdir):
+    """A function that writes each row of the log as TensorBoard scalars into `<workdir>/tensorboard`.
+
+    Args:
+      workdir: folder of the run.
+
+    Returns:
+      Function of a row of the log.
+    """
+    writer = tf.summary.create_file_writer(str(Path(workdir) / "tensorboard"))
+
+    def write(row):
+        with writer.as_default(step=row["batch"]):
+            tf.summary.scalar("ELBO/train", row["train_ll"])
+            tf.summary.scalar("ELBO/validation", row["val_ll"])
+        writer.flush()
+    return write
 
 
 def device():

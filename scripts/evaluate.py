@@ -1,0 +1,36 @@
+"""Tests a trained model: the k-sample IWAE ELBO on the test set (Table 1 with k = 5,000).
+
+Example:
+  python scripts/evaluate.py --workdir=/tmp/spvae --num_samples=5000 --num_images=100
+"""
+
+from spvae_tf import cli  # isort: skip
+
+from absl import flags
+
+from spvae_tf import experiment
+from spvae_tf.errors import InputError
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.", required=True)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5000, "k of the bound.", lower_bound=1)
+_NUM_IMAGES = flags.DEFINE_integer("num_images", None, "How many test images; all when not given.", lower_bound=1)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; the run's own when not given.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0)
+
+
+def main(argv):
+    cli.refuse_arguments(argv)
+    model, config = experiment.load(_WORKDIR.value), experiment.load_config(_WORKDIR.value)
+    if _DATA_DIR.value:
+        config.data_dir = _DATA_DIR.value
+    test = experiment.load_data(config).test
+    if _NUM_IMAGES.value and _NUM_IMAGES.value > len(test):
+        raise InputError(f"--num_images is {_NUM_IMAGES.value}; the test set has {len(test)}")
+    result = experiment.evaluate(model, test[:_NUM_IMAGES.value], _NUM_SAMPLES.value, _SEED.value)
+    print(f"{config.model} on {config.dataset}, {config.likelihood}: test ELBO (k = {result.num_samples}) "
+          f"{result.mean:.2f} ± {result.stderr:.2f} nats per image "
+          f"(standard error over {result.num_images} of {len(test)} test images)")
+
+
+if __name__ == "__main__":
+    cli.run(main)

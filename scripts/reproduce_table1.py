@@ -1,0 +1,43 @@
+"""Table 1: trains and tests the paper's models and prints the results beside the paper's.
+
+Examples:
+  python scripts/reproduce_table1.py --preset=mini
+    real but small samples of MNIST and CIFAR-10 that come with the code, a few hundred batches per cell; minutes.
+  python scripts/reproduce_table1.py --preset=tuned --protocol=released --datasets=mnist --models=SPVAE,VAE --seeds=0,1,2
+    the whole data sets, Table 2's hyper-parameters, early stopping, k = 5,000 on all test images; hours on a laptop.
+
+What the results already hold is not run again, and a run that was stopped goes on where it was.
+"""
+
+from spvae_tf import cli  # isort: skip
+
+from absl import flags
+
+from spvae_tf import experiment, model, tables
+
+_PRESET = flags.DEFINE_enum("preset", "tuned", list(tables.PRESETS), "What to run; see above.")
+_PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(experiment.PROTOCOLS),
+                              "paper: as the text says. released: as the authors' code does.")
+_MODELS = flags.DEFINE_list("models", list(model.MODELS), "Models.")
+_DATASETS = flags.DEFINE_list("datasets", None, "Data sets; mnist and cifar10 (mini: their samples) by default.")
+_LIKELIHOODS = flags.DEFINE_list("likelihoods", ["continuous", "discrete"], "continuous, discrete.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; downloaded on first use if not given.")
+_RESULTS_DIR = flags.DEFINE_string("results_dir", None, "Results; results/ by default, results/mini/ for mini.")
+_MAX_BATCHES = flags.DEFINE_integer("max_batches", None, "Ends each training early.", lower_bound=1)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "k of the test; the preset's when not given.", lower_bound=1)
+_NUM_IMAGES = flags.DEFINE_integer("num_images", None, "Test images for that k; the preset's.", lower_bound=1)
+
+
+def main(argv):
+    cli.refuse_arguments(argv)
+    configs = tables.table1_configs(
+        _PRESET.value, _PROTOCOL.value, _MODELS.value, _DATASETS.value, _LIKELIHOODS.value, _SEEDS.value,
+        data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value, test_samples=_NUM_SAMPLES.value,
+        num_test_images=_NUM_IMAGES.value)
+    results_dir = _RESULTS_DIR.value or tables.PRESETS[_PRESET.value].results_dir
+    return tables.reproduce_table1(configs, results_dir)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,24 @@
+"""Table 2: the size of all 24 models, counted on models that are built, beside the paper's thousands.
+
+Example:
+  python scripts/reproduce_table2.py --results_dir=results
+"""
+
+from spvae_tf import cli  # isort: skip
+
+from absl import flags
+
+from spvae_tf import tables
+
+_RESULTS_DIR = flags.DEFINE_string("results_dir", "results", "table2.csv goes here.")
+
+
+def main(argv):
+    cli.refuse_arguments(argv)
+    rows = tables.table2()
+    tables.write_table2(_RESULTS_DIR.value, rows)
+    print(tables.format_table2(rows))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,39 @@
+"""Trains one model, or goes on with a run that was stopped.
+
+Example:
+  python scripts/train.py --config=configs/table1.py:mnist_sample/continuous/spvae --workdir=/tmp/spvae \
+    --config.protocol=released --config.max_batches=1280
+
+The folder then holds config.json, checkpoint.npz (weights, best weights, optimiser, step) and log.csv (each validation).
+"""
+
+from spvae_tf import cli  # isort: skip
+
+from absl import flags
+from ml_collections import config_flags
+
+from spvae_tf import experiment
+from spvae_tf.errors import InputError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/table1.py:DATASET/LIKELIHOOD/MODEL.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an unfinished run in it is continued.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write the log as TensorBoard scalars.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv):
+    cli.refuse_arguments(argv)
+    if not _WORKDIR.value:
+        raise InputError("--workdir is empty; it must name a folder")
+    config = experiment.resolve(_CONFIG.value)
+    on_validation = experiment.tensorboard_writer(_WORKDIR.value) if _TENSORBOARD.value else None
+    _, trainer, dataset = experiment.train(config, _WORKDIR.value, on_validation=on_validation)
+    print(f"{config.model} on {dataset.name}, {config.likelihood}, protocol {config.protocol}, seed {config.seed}, "
+          f"{len(dataset.train)} training images")
+    print(f"best validation ELBO (k = {config.train_samples}, {len(dataset.validation)} images) "
+          f"{trainer.best_ll:.2f} nats per image, after {trainer.best_step} of {trainer.step} batches, "
+          f"{trainer.seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    cli.run(main)

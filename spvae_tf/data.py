@@ -1,0 +1,388 @@
+"""Data sets as the authors prepared them: MNIST, SVHN, CIFAR-10, embedded samples of two, and a user's own images.
+
+Every image goes through the same steps (Tan & Peharz 2019, section 5, and the authors' released code):
+
+1. to 8-bit grey, by the ITU-R 601 luma (`luma`);
+2. min-max scaled by itself to [0, 1] (`min_max_scale`);
+3. rounded to multiples of 1/255, SVHN excepted;
+4. for a continuous likelihood only: N(0, (1/255)^2) noise is added once, values are reflected at 0 and 1, and
+   the image is min-max scaled again.
+
+TensorFlow and TensorFlow Datasets are imported only when a data set is read through them.
+"""
+
+import dataclasses
+import numbers
+import os
+import pathlib
+
+import numpy as np
+
+from spvae_tf.errors import InputError
+
+DATASETS = ("mnist", "svhn_cropped", "cifar10", "mnist_sample", "cifar10_sample")
+LIKELIHOODS = ("continuous", "discrete")
+SPLITS = ("train", "validation", "test")
+EMBEDDED_DIR = pathlib.Path(__file__).parent / "embedded"
+
+# Sizes of the published splits; a data set with any other size is refused.
+OFFICIAL_SIZES = {
+    "mnist": {"train": 60_000, "test": 10_000},
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "svhn_cropped": {"train": 73_257, "test": 26_032, "extra": 531_131},
+}
+# Validation: taken out of `train` for MNIST and CIFAR-10, the first images of `extra` for SVHN.
+NUM_VALIDATION = {"mnist": 10_000, "cifar10": 10_000, "svhn_cropped": 26_032}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Preprocessed images, one row each, divided into training, validation and test set.
+
+    Attributes:
+        name: one of `DATASETS`, or the stem of a user's .npz file.
+        image_shape: (height, width) in pixels; pixels are in row-major order.
+        train: float32 [num_train, height * width] in [0, 1], in random order: every prefix is a random subset.
+        validation: float32 [num_validation, height * width] in [0, 1].
+        test: float32 [num_test, height * width] in [0, 1].
+        train_labels: int64 [num_train], or None when the data have no labels.
+        validation_labels: int64 [num_validation], or None.
+        test_labels: int64 [num_test], or None.
+    """
+
+    name: str
+    image_shape: tuple[int, int]
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    train_labels: np.ndarray | None
+    validation_labels: np.ndarray | None
+    test_labels: np.ndarray | None
+
+
+def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0, round_pixels=None):
+    """Loads a data set and preprocesses it for a likelihood.
+
+    Args:
+        name: one of `DATASETS`, or the path of a .npz file with x_train, x_validation, x_test (integers 0..255
+            or floats in [0, 1]; [n, H, W] or [n, H, W, 1] grey, [n, H, W, 3] RGB) and optional labels y_train,
+            y_validation, y_test.
+        likelihood: "continuous" (noise is added) or "discrete" (it is not).
+        data_dir: folder of prepared TFDS data sets, or the parent of a folder tensorflow_datasets/ of them;
+            nothing is downloaded then. None: TFDS's own folder, downloading on first use. Not used for the
+            embedded samples and .npz files.
+        seed: non-negative int; decides the order of the training set, which images are held out for validation
+            (MNIST, CIFAR-10), and the noise.
+        train_fraction: in (0, 1]; the first round(train_fraction * num_train) training images are kept. Subsets
+            of one seed are nested: same images, same noise.
+        round_pixels: whether to round to multiples of 1/255; None does as the authors: all but svhn_cropped.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        InputError: an argument is not allowed, the data are missing, or they are not what they should be.
+    """
+    if likelihood not in LIKELIHOODS:
+        raise InputError(f"likelihood is {likelihood!r}; allowed: {', '.join(LIKELIHOODS)}")
+    if not isinstance(train_fraction, numbers.Real) or not 0 < train_fraction <= 1:
+        raise InputError(f"train_fraction is {train_fraction!r}; allowed: 0 < train_fraction <= 1")
+    name = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if round_pixels is None:
+        round_pixels = name != "svhn_cropped"
+
+    splits = load_splits(name, data_dir=data_dir, seed=seed)
+    images, labels = splits["train"]
+    num_train = round(train_fraction * len(images))
+    if num_train == 0:
+        raise InputError(f"train_fraction is {train_fraction!r}, which keeps none of {len(images)} training images")
+    splits["train"] = images[:num_train], None if labels is None else labels[:num_train]
+
+    arrays = {}
+    for split, (images, labels) in splits.items():
+        # Drawn row by row, so the noise of a training image does not depend on how many rows follow it.
+        noise_rng = _rng(seed, split, "noise")
+        arrays[split] = preprocess(images, likelihood, round_pixels=round_pixels, rng=noise_rng)
+        arrays[f"{split}_labels"] = labels
+    name = name if name in DATASETS else pathlib.Path(name).stem
+    return Dataset(name=name, image_shape=images.shape[1:], **arrays)
+
+
+def load_splits(name, *, data_dir=None, seed=0):
+    """Loads and divides a data set, in grey but not preprocessed.
+
+    MNIST's 60,000 training images are divided by a seeded permutation into 50,000 / 10,000, CIFAR-10's 50,000
+    into 40,000 / 10,000; SVHN's validation set is the first 26,032 images of its `extra` split in the order of
+    SVHN's own file. Every training set is in the order of a seeded permutation.
+
+    Args:
+        name: as in `load_dataset`.
+        data_dir: as in `load_dataset`.
+        seed: non-negative int.
+
+    Returns:
+        A dict from "train", "validation" and "test" to (images, labels): images uint8 [n, height, width] in
+        0..255 or float32 in [0, 1]; labels int64 [n], or None.
+
+    Raises:
+        InputError: as in `load_dataset`.
+    """
+    if not isinstance(seed, numbers.Integral) or seed < 0:
+        raise InputError(f"seed is {seed!r}; allowed: integers >= 0")
+    if name in OFFICIAL_SIZES:
+        splits = _load_tfds(name, data_dir)
+    elif name in DATASETS:
+        splits = _load_npz(EMBEDDED_DIR / f"{name}.npz")
+    elif isinstance(name, (str, os.PathLike)) and os.fspath(name).endswith(".npz"):
+        splits = _load_npz(pathlib.Path(name))
+    else:
+        raise InputError(f"data set is {name!r}; allowed: {', '.join(DATASETS)}, or the path of a .npz file")
+
+    images, labels = splits["train"]
+    order = _rng(seed, "train", "order").permutation(len(images))
+    if "validation" not in splits:
+        order, held_out = np.split(order, [-NUM_VALIDATION[name]])
+        splits["validation"] = images[held_out], labels[held_out]
+    splits["train"] = images[order], None if labels is None else labels[order]
+    return {split: splits[split] for split in SPLITS}
+
+
+def luma(rgb):
+    """Converts RGB to grey by the ITU-R 601 luma, L = 0.299 R + 0.587 G + 0.114 B.
+
+    Args:
+        rgb: [..., 3]; uint8, or floating point in [0, 1].
+
+    Returns:
+        [...]; uint8 with Pillow's 16-bit fixed-point weights, (19595 R + 38470 G + 7471 B + 2^15) >> 16, exactly
+        as `PIL.Image.convert("L")`; or float32.
+    """
+    if np.issubdtype(rgb.dtype, np.floating):
+        red, green, blue = np.moveaxis(rgb.astype(np.float32), -1, 0)
+        return 0.299 * red + 0.587 * green + 0.114 * blue
+    grey = np.full(rgb.shape[:-1], 1 << 15, np.uint32)
+    for channel, weight in enumerate((19595, 38470, 7471)):
+        grey += rgb[..., channel].astype(np.uint32) * weight
+    return (grey >> 16).astype(np.uint8)
+
+
+def min_max_scale(x):
+    """Scales every image linearly, so that its darkest pixel is 0 and its brightest 1.
+
+    Args:
+        x: float32 [n, pixels].
+
+    Returns:
+        float32 [n, pixels], (x - min) / (max - min) per row; a constant image becomes all zeros.
+    """
+    low = x.min(axis=1, keepdims=True)
+    span = x.max(axis=1, keepdims=True) - low
+    return (x - low) / np.where(span > 0, span, np.float32(1))
+
+
+def preprocess(images, likelihood, *, round_pixels=True, rng=None):
+    """Applies steps 2 to 4 of the module's docstring.
+
+    Args:
+        images: uint8 in 0..255 or float32 in [0, 1], [n, height, width], grey.
+        likelihood: "continuous" or "discrete".
+        round_pixels: whether to round to multiples of 1/255.
+        rng: `np.random.Generator` of the noise; needed for "continuous" only.
+
+    Returns:
+        float32 [n, height * width] in [0, 1]; every image that is not constant has minimum 0 and maximum 1.
+    """
+    x = min_max_scale(images.reshape(len(images), -1).astype(np.float32))
+    if round_pixels:
+        x = np.rint(x * 255) / 255
+    if likelihood == "continuous":
+        x = x + rng.standard_normal(x.shape, np.float32) / 255
+        x = np.where(x < 0, -x, np.where(x > 1, 2 - x, x))
+        x = min_max_scale(x)
+    return x
+
+
+def _rng(seed, split, purpose):
+    """Returns the generator of one random decision, independent across seeds, splits and purposes."""
+    return np.random.default_rng([seed, SPLITS.index(split), ("order", "noise").index(purpose)])
+
+
+# --- TensorFlow Datasets
+
+
+def _load_tfds(name, data_dir):
+    """Reads an official data set; the splits "train" and "test", and for SVHN "validation", as `load_splits`."""
+    prepared = None if data_dir is None else _find_prepared(name, data_dir)
+    import tensorflow_datasets as tfds
+
+    try:
+        # One file after another and undecoded: the order written is the order read, and the half million images
+        # of SVHN's `extra` that are not used are never decoded.
+        datasets, info = tfds.load(
+            name,
+            data_dir=prepared,
+            download=prepared is None,
+            with_info=True,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+        )
+        _check_sizes(name, info.splits)
+        image_feature = info.features["image"]
+        splits = {split: _read_examples(datasets[split], image_feature) for split in ("train", "test")}
+        if "extra" in OFFICIAL_SIZES[name]:
+            first = first_in_file_order(datasets["extra"], "extra", NUM_VALIDATION[name])
+            splits["validation"] = _read_examples(first, image_feature)
+    except InputError:
+        raise
+    except Exception as error:  # TFDS raises whatever its network, file and proto libraries raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"data set {name!r} cannot be loaded through TFDS: {reason or repr(error)}") from error
+    return splits
+
+
+def _find_prepared(name, data_dir):
+    """Returns the folder, `data_dir` or tensorflow_datasets/ in it, that holds the prepared data set."""
+    data_dir = pathlib.Path(data_dir).expanduser()
+    for folder in (data_dir, data_dir / "tensorflow_datasets"):
+        if any(folder.glob(f"{name}/*/dataset_info.json")):
+            return folder
+    raise InputError(f"data_dir {str(data_dir)!r} holds no prepared TFDS data set {name!r}")
+
+
+def _check_sizes(name, tfds_splits):
+    for split, official in OFFICIAL_SIZES[name].items():
+        found = tfds_splits[split].num_examples if split in tfds_splits else 0
+        if found != official:
+            raise InputError(f"data set {name!r}: split {split!r} has {found} images; the official one has {official}")
+
+
+def first_in_file_order(examples, split, count):
+    """Picks the first images of the data set's own file out of a split written by TFDS.
+
+    TFDS writes the examples of a split in ascending order of a 128-bit hash: md5 of the split's name (the salt)
+    followed by the example's key as decimal text (`tfds.core.shuffle.Shuffler`, `tfds.core.hashing.Hasher`). The
+    keys of svhn_cropped are the positions 0, 1, 2, ... of the images in the .mat file, so sorting the positions by
+    that hash says which image each written example is. The example's own id ("extra_000123") has to agree.
+
+    Args:
+        examples: `tf.data.Dataset` of the whole split, in the order written.
+        split: the split's name.
+        count: number of images wanted.
+
+    Returns:
+        `tf.data.Dataset` of `count` examples, in file order.
+
+    Raises:
+        InputError: the examples are not in the order in which TFDS writes them.
+    """
+    import tensorflow as tf
+    from tensorflow_datasets.core import hashing
+
+    hash_key = hashing.Hasher(split).hash_key
+    position = np.array(sorted(range(int(examples.cardinality())), key=hash_key))
+    pairs = tf.data.Dataset.zip((tf.data.Dataset.from_tensor_slices(position), examples))
+    wanted = list(pairs.filter(lambda index, _: index < count).as_numpy_iterator())
+    wanted.sort(key=lambda pair: pair[0])
+    for index, example in wanted:
+        if example["id"].decode() != f"{split}_{index:06d}":
+            raise InputError(
+                f"split {split!r} is not in the order TFDS writes it in: it holds {example['id'].decode()!r} "
+                f"where '{split}_{index:06d}' belongs; prepare the data set again"
+            )
+    columns = {key: np.stack([example[key] for _, example in wanted]) for key in wanted[0][1]}
+    return tf.data.Dataset.from_tensor_slices(columns)
+
+
+def _read_examples(examples, image_feature):
+    """Decodes a `tf.data.Dataset` of TFDS examples into grey images [n, height, width] and labels [n]."""
+    import tensorflow as tf
+
+    decoded = examples.map(
+        lambda example: (image_feature.decode_example(example["image"]), example["label"]),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    images, labels = next(decoded.batch(int(examples.cardinality())).as_numpy_iterator())
+    return _grey(images), labels.astype(np.int64)
+
+
+def _grey(images):
+    """Reduces [n, H, W], [n, H, W, 1] or [n, H, W, 3] to grey [n, H, W]."""
+    if images.ndim == 3:
+        return images
+    return luma(images) if images.shape[-1] == 3 else images[..., 0]
+
+
+# --- .npz files
+
+
+def _load_npz(path):
+    """Reads and checks a .npz file of images, as `load_splits`."""
+    arrays = _read_npz(path)
+    splits = {}
+    for split in SPLITS:
+        images = _check_images(arrays[f"x_{split}"], f"{path}: array 'x_{split}'")
+        labels = arrays.get(f"y_{split}")
+        if labels is not None:
+            labels = _check_labels(labels, len(images), f"{path}: array 'y_{split}'")
+        splits[split] = images, labels
+        if images.shape[1:] != splits["train"][0].shape[1:]:
+            raise InputError(
+                f"{path}: array 'x_{split}' has images of {images.shape[1:]} pixels; those of 'x_train' have "
+                f"{splits['train'][0].shape[1:]}, and all have to be of one shape"
+            )
+    return splits
+
+
+def _read_npz(path):
+    """Returns the arrays x_<split> and, where there are any, y_<split>."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # a file that is no .npz fails in as many ways as there are file formats
+        raise InputError(f"{path}: not a readable .npz file ({' '.join(str(error).split())})") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise InputError(f"{path}: a single array, not a .npz file with x_train, x_validation and x_test")
+    arrays = {}
+    with archive:
+        for key in [f"{kind}_{split}" for kind in "xy" for split in SPLITS]:
+            if key in archive:
+                arrays[key] = _read_array(archive, key, path)
+            elif key.startswith("x"):
+                raise InputError(f"{path}: array {key!r} is missing; the file has {sorted(archive.files)}")
+    return arrays
+
+
+def _read_array(archive, key, path):
+    try:
+        array = archive[key]
+    except Exception as error:  # truncated, wrong checksum, or an object array (pickles are refused)
+        raise InputError(f"{path}: array {key!r} cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: array {key!r} cannot be read (not in NumPy's format)")
+    return array
+
+
+def _check_images(images, where):
+    """Returns grey images [n, H, W], uint8 in 0..255 or float32 in [0, 1], or refuses."""
+    if images.ndim not in (3, 4) or images.ndim == 4 and images.shape[-1] not in (1, 3):
+        raise InputError(f"{where} has shape {images.shape}; allowed: [n, H, W], [n, H, W, 1] and [n, H, W, 3]")
+    if images.size == 0:
+        raise InputError(f"{where} is empty: its shape is {images.shape}")
+    if images.dtype.kind not in "uif":
+        raise InputError(f"{where} has dtype {images.dtype}; allowed: integers in 0..255 and floats in [0, 1]")
+    if not np.isfinite(images).all():
+        raise InputError(f"{where} has {np.count_nonzero(~np.isfinite(images))} NaN or infinite values")
+    floating = images.dtype.kind == "f"
+    highest = 1 if floating else 255
+    if images.min() < 0 or images.max() > highest:
+        kind = "floats in [0, 1]" if floating else "integers in 0..255"
+        raise InputError(f"{where} has values from {images.min()} to {images.max()}; allowed: {kind}")
+    return _grey(images.astype(np.float32 if floating else np.uint8))
+
+
+def _check_labels(labels, num_images, where):
+    """Returns labels as int64 [n], or refuses."""
+    if labels.shape != (num_images,) or labels.dtype.kind not in "ui":
+        raise InputError(f"{where} is {labels.dtype} {labels.shape}; allowed: integers ({num_images},), one per image")
+    return labels.astype(np.int64)
