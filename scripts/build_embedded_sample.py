@@ -1,22 +1,23 @@
 """Builds the embedded samples of MNIST and CIFAR-10 from the official data sets.
 
-The first images of every split, in the (random) order in which `spvae_tf.data.load_splits` divides the data set,
-in grey and otherwise untouched: preprocessing happens when they are loaded, as for every other data set.
+The first images of every split as `spvae_tf.data.load_splits` divides the data set, in grey and nothing more:
+preprocessing happens when they are loaded, as for every other data set.
+
+Example:
+  python scripts/build_embedded_sample.py --data_dir=$HOME/tensorflow_datasets
 """
 
+import cli  # isort: skip (first: it quiets TensorFlow)
 import pathlib
-import sys
 
-from absl import app, flags
 import numpy as np
+from absl import flags
 
 from spvae_tf import data
-from spvae_tf.errors import InputError
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS data sets; none: TFDS's own, downloading.")
-flags.DEFINE_string("out_dir", str(data.EMBEDDED_DIR), "Where <data set>_sample.npz are written.")
-flags.DEFINE_integer("seed", 0, "Seed of the division into training and validation set.", lower_bound=0)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; downloads when not given.")
+_OUT_DIR = flags.DEFINE_string("out_dir", str(data.EMBEDDED_DIR), "Where <data set>_sample.npz are written.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the division into training and validation set.", lower_bound=0)
 
 COUNTS = {
     "mnist": {"train": 6_000, "validation": 1_000, "test": 1_000},
@@ -44,19 +45,14 @@ def sample(name, data_dir, seed):
     return arrays
 
 
-def main(_):
+def main():
+    out_dir = pathlib.Path(_OUT_DIR.value)
+    out_dir.mkdir(parents=True, exist_ok=True)
     for name in COUNTS:
-        path = pathlib.Path(FLAGS.out_dir) / f"{name}_sample.npz"
-        try:
-            arrays = sample(name, FLAGS.data_dir, FLAGS.seed)
-        except InputError as error:
-            print(error, file=sys.stderr)
-            return 2
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, **arrays)
+        path = out_dir / f"{name}_sample.npz"
+        np.savez_compressed(path, **sample(name, _DATA_DIR.value, _SEED.value))
         print(f"{path}: {path.stat().st_size:,} bytes")
-    return 0
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

@@ -4,8 +4,7 @@ Example:
   python scripts/evaluate.py --workdir=/tmp/spvae --num_samples=5000 --num_images=100
 """
 
-from spvae_tf import cli  # isort: skip
-
+import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
 from spvae_tf import experiment
@@ -18,8 +17,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets
 _SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0)
 
 
-def main(argv):
-    cli.refuse_arguments(argv)
+def main():
     model, config = experiment.load(_WORKDIR.value), experiment.load_config(_WORKDIR.value)
     if _DATA_DIR.value:
         config.data_dir = _DATA_DIR.value

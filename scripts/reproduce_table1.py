@@ -9,8 +9,7 @@ Examples:
 What the results already hold is not run again, and a run that was stopped goes on where it was.
 """
 
-from spvae_tf import cli  # isort: skip
-
+import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
 from spvae_tf import experiment, model, tables
@@ -29,8 +28,7 @@ _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "k of the test; the pre
 _NUM_IMAGES = flags.DEFINE_integer("num_images", None, "Test images for that k; the preset's.", lower_bound=1)
 
 
-def main(argv):
-    cli.refuse_arguments(argv)
+def main():
     configs = tables.table1_configs(
         _PRESET.value, _PROTOCOL.value, _MODELS.value, _DATASETS.value, _LIKELIHOODS.value, _SEEDS.value,
         data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value, test_samples=_NUM_SAMPLES.value,

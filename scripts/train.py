@@ -7,8 +7,7 @@ Example:
 The folder then holds config.json, checkpoint.npz (weights, best weights, optimiser, step) and log.csv (each validation).
 """
 
-from spvae_tf import cli  # isort: skip
-
+import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 from ml_collections import config_flags
 
@@ -21,8 +20,7 @@ _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Also write the log as Te
 flags.mark_flags_as_required(["config", "workdir"])
 
 
-def main(argv):
-    cli.refuse_arguments(argv)
+def main():
     if not _WORKDIR.value:
         raise InputError("--workdir is empty; it must name a folder")
     config = experiment.resolve(_CONFIG.value)

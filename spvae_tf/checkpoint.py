@@ -1,5 +1,6 @@
 """One file per run that holds all it takes to go on with it, written to a temporary file and renamed."""
 
+import contextlib
 import json
 import os
 import zipfile
@@ -32,7 +33,8 @@ def write_atomically(path, write):
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path, text):

@@ -1,6 +1,6 @@
-"""Data sets as the authors prepared them: MNIST, SVHN, CIFAR-10, embedded samples of two, and a user's own images.
+"""Data sets, prepared as the authors did: MNIST, SVHN, CIFAR-10, samples of two of them, a user's own images.
 
-Every image goes through the same steps (Tan & Peharz 2019, section 5, and the authors' released code):
+Every image goes through the same steps (section 4 and the authors' released code):
 
 1. to 8-bit grey, by the ITU-R 601 luma (`luma`);
 2. min-max scaled by itself to [0, 1] (`min_max_scale`);
@@ -42,7 +42,7 @@ class Dataset:
     Attributes:
         name: one of `DATASETS`, or the stem of a user's .npz file.
         image_shape: (height, width) in pixels; pixels are in row-major order.
-        train: float32 [num_train, height * width] in [0, 1], in random order: every prefix is a random subset.
+        train: float32 [num_train, height * width] in [0, 1], in random order: a prefix is a random subset.
         validation: float32 [num_validation, height * width] in [0, 1].
         test: float32 [num_test, height * width] in [0, 1].
         train_labels: int64 [num_train], or None when the data have no labels.
@@ -64,17 +64,17 @@ def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0,
     """Loads a data set and preprocesses it for a likelihood.
 
     Args:
-        name: one of `DATASETS`, or the path of a .npz file with x_train, x_validation, x_test (integers 0..255
-            or floats in [0, 1]; [n, H, W] or [n, H, W, 1] grey, [n, H, W, 3] RGB) and optional labels y_train,
-            y_validation, y_test.
+        name: one of `DATASETS`, or the path of a .npz file with x_train, x_validation, x_test (integers in
+            0..255 or floats in [0, 1]; [n, H, W] or [n, H, W, 1] grey, [n, H, W, 3] RGB) and optional labels
+            y_train, y_validation, y_test (integers [n]).
         likelihood: "continuous" (noise is added) or "discrete" (it is not).
         data_dir: folder of prepared TFDS data sets, or the parent of a folder tensorflow_datasets/ of them;
             nothing is downloaded then. None: TFDS's own folder, downloading on first use. Not used for the
             embedded samples and .npz files.
-        seed: non-negative int; decides the order of the training set, which images are held out for validation
-            (MNIST, CIFAR-10), and the noise.
-        train_fraction: in (0, 1]; the first round(train_fraction * num_train) training images are kept. Subsets
-            of one seed are nested: same images, same noise.
+        seed: non-negative int; decides the order of the training set, which images are held out for
+            validation (MNIST, CIFAR-10), and the noise.
+        train_fraction: in (0, 1]; the first round(train_fraction * num_train) training images are kept.
+            Subsets of one seed are nested: same images, same noise.
         round_pixels: whether to round to multiples of 1/255; None does as the authors: all but svhn_cropped.
 
     Returns:
@@ -95,7 +95,7 @@ def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0,
     images, labels = splits["train"]
     num_train = round(train_fraction * len(images))
     if num_train == 0:
-        raise InputError(f"train_fraction is {train_fraction!r}, which keeps none of {len(images)} training images")
+        raise InputError(f"train_fraction {train_fraction!r} keeps none of {len(images)} training images")
     splits["train"] = images[:num_train], None if labels is None else labels[:num_train]
 
     arrays = {}
@@ -111,9 +111,9 @@ def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0,
 def load_splits(name, *, data_dir=None, seed=0):
     """Loads and divides a data set, in grey but not preprocessed.
 
-    MNIST's 60,000 training images are divided by a seeded permutation into 50,000 / 10,000, CIFAR-10's 50,000
-    into 40,000 / 10,000; SVHN's validation set is the first 26,032 images of its `extra` split in the order of
-    SVHN's own file. Every training set is in the order of a seeded permutation.
+    MNIST's 60,000 training images are divided by a seeded permutation into 50,000 / 10,000, CIFAR-10's
+    50,000 into 40,000 / 10,000; SVHN's validation set is the first 26,032 images of its `extra` split in the
+    order of SVHN's own file. Every training set is in the order of a seeded permutation.
 
     Args:
         name: as in `load_dataset`.
@@ -154,8 +154,8 @@ def luma(rgb):
         rgb: [..., 3]; uint8, or floating point in [0, 1].
 
     Returns:
-        [...]; uint8 with Pillow's 16-bit fixed-point weights, (19595 R + 38470 G + 7471 B + 2^15) >> 16, exactly
-        as `PIL.Image.convert("L")`; or float32.
+        [...]; of uint8, uint8 with Pillow's fixed-point weights, (19595 R + 38470 G + 7471 B + 2^15) >> 16,
+        exactly as `PIL.Image.convert("L")`; of floats, float32.
     """
     if np.issubdtype(rgb.dtype, np.floating):
         red, green, blue = np.moveaxis(rgb.astype(np.float32), -1, 0)
@@ -211,13 +211,13 @@ def _rng(seed, split, purpose):
 
 
 def _load_tfds(name, data_dir):
-    """Reads an official data set; the splits "train" and "test", and for SVHN "validation", as `load_splits`."""
+    """Reads the official splits as `load_splits` returns them: "train", "test" and, of SVHN, "validation"."""
     prepared = None if data_dir is None else _find_prepared(name, data_dir)
     import tensorflow_datasets as tfds
 
     try:
-        # One file after another and undecoded: the order written is the order read, and the half million images
-        # of SVHN's `extra` that are not used are never decoded.
+        # One file after another, for the same order everywhere; undecoded, so that the half million images of
+        # SVHN's `extra` that are not used never are.
         datasets, info = tfds.load(
             name,
             data_dir=prepared,
@@ -236,7 +236,7 @@ def _load_tfds(name, data_dir):
         raise
     except Exception as error:  # TFDS raises whatever its network, file and proto libraries raise
         reason = " ".join(str(error).split())
-        raise InputError(f"data set {name!r} cannot be loaded through TFDS: {reason or repr(error)}") from error
+        raise InputError(f"data set {name!r} cannot be loaded by TFDS: {reason or repr(error)}") from error
     return splits
 
 
@@ -253,19 +253,17 @@ def _check_sizes(name, tfds_splits):
     for split, official in OFFICIAL_SIZES[name].items():
         found = tfds_splits[split].num_examples if split in tfds_splits else 0
         if found != official:
-            raise InputError(f"data set {name!r}: split {split!r} has {found} images; the official one has {official}")
+            raise InputError(f"data set {name!r}: split {split!r} has {found} images, officially {official}")
 
 
 def first_in_file_order(examples, split, count):
     """Picks the first images of the data set's own file out of a split written by TFDS.
 
-    TFDS writes the examples of a split in ascending order of a 128-bit hash: md5 of the split's name (the salt)
-    followed by the example's key as decimal text (`tfds.core.shuffle.Shuffler`, `tfds.core.hashing.Hasher`). The
-    keys of svhn_cropped are the positions 0, 1, 2, ... of the images in the .mat file, so sorting the positions by
-    that hash says which image each written example is. The example's own id ("extra_000123") has to agree.
+    TFDS writes examples in the order of a hash; the `id` of svhn_cropped ("extra_000123") tells the position of an
+    image in its .mat file.
 
     Args:
-        examples: `tf.data.Dataset` of the whole split, in the order written.
+        examples: `tf.data.Dataset` of the whole split.
         split: the split's name.
         count: number of images wanted.
 
@@ -273,24 +271,22 @@ def first_in_file_order(examples, split, count):
         `tf.data.Dataset` of `count` examples, in file order.
 
     Raises:
-        InputError: the examples are not in the order in which TFDS writes them.
+        InputError: the ids are not the positions 0, 1, 2, ...
     """
     import tensorflow as tf
-    from tensorflow_datasets.core import hashing
 
-    hash_key = hashing.Hasher(split).hash_key
-    position = np.array(sorted(range(int(examples.cardinality())), key=hash_key))
-    pairs = tf.data.Dataset.zip((tf.data.Dataset.from_tensor_slices(position), examples))
-    wanted = list(pairs.filter(lambda index, _: index < count).as_numpy_iterator())
-    wanted.sort(key=lambda pair: pair[0])
-    for index, example in wanted:
-        if example["id"].decode() != f"{split}_{index:06d}":
-            raise InputError(
-                f"split {split!r} is not in the order TFDS writes it in: it holds {example['id'].decode()!r} "
-                f"where '{split}_{index:06d}' belongs; prepare the data set again"
-            )
-    columns = {key: np.stack([example[key] for _, example in wanted]) for key in wanted[0][1]}
-    return tf.data.Dataset.from_tensor_slices(columns)
+    kept, positions = [], []
+    for batch in examples.batch(4096).as_numpy_iterator():
+        position = np.array([int(name.decode().removeprefix(f"{split}_")) for name in batch["id"]])
+        wanted = position < count
+        positions.append(position[wanted])
+        kept.append({key: column[wanted] for key, column in batch.items()})
+    positions = np.concatenate(positions)
+    order = np.argsort(positions)
+    if not np.array_equal(positions[order], np.arange(count)):
+        raise InputError(f"the ids of split {split!r} do not count its images from {split}_000000; prepare the data again")
+    return tf.data.Dataset.from_tensor_slices(
+        {key: np.concatenate([batch[key] for batch in kept])[order] for key in kept[0]})
 
 
 def _read_examples(examples, image_feature):
@@ -366,11 +362,11 @@ def _read_array(archive, key, path):
 def _check_images(images, where):
     """Returns grey images [n, H, W], uint8 in 0..255 or float32 in [0, 1], or refuses."""
     if images.ndim not in (3, 4) or images.ndim == 4 and images.shape[-1] not in (1, 3):
-        raise InputError(f"{where} has shape {images.shape}; allowed: [n, H, W], [n, H, W, 1] and [n, H, W, 3]")
+        raise InputError(f"{where} has shape {images.shape}; allowed: [n, H, W], [n, H, W, 1], [n, H, W, 3]")
     if images.size == 0:
         raise InputError(f"{where} is empty: its shape is {images.shape}")
     if images.dtype.kind not in "uif":
-        raise InputError(f"{where} has dtype {images.dtype}; allowed: integers in 0..255 and floats in [0, 1]")
+        raise InputError(f"{where} has dtype {images.dtype}; allowed: integers in 0..255, floats in [0, 1]")
     if not np.isfinite(images).all():
         raise InputError(f"{where} has {np.count_nonzero(~np.isfinite(images))} NaN or infinite values")
     floating = images.dtype.kind == "f"
@@ -384,5 +380,5 @@ def _check_images(images, where):
 def _check_labels(labels, num_images, where):
     """Returns labels as int64 [n], or refuses."""
     if labels.shape != (num_images,) or labels.dtype.kind not in "ui":
-        raise InputError(f"{where} is {labels.dtype} {labels.shape}; allowed: integers ({num_images},), one per image")
+        raise InputError(f"{where} is {labels.dtype} {labels.shape}; allowed: integers ({num_images},)")
     return labels.astype(np.int64)

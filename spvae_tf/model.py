@@ -224,8 +224,8 @@ class SPVAE(keras.Model):
           [batch], nats per image.
         """
         x = tf.convert_to_tensor(x)
-        noise = tf.random.stateless_normal(self.noise_shape(num_samples, x.shape[0]), make_seed(seed))
-        return self.bound(x, self.log_base(x), noise)
+        words = iwae.random_words(self.noise_shape(num_samples, x.shape[0]), make_seed(seed))
+        return self.bound(x, self.log_base(x), iwae.standard_normal(words))
 
     # --- estimates for any k ------------------------------------------------------------------------------------
 
@@ -288,19 +288,17 @@ class SPVAE(keras.Model):
         posterior, log_base = self._prepare(x, observed)
         state = iwae.RunningBound.start([self.num_experts, batch], log_base.dtype)
         for done in tf.range(0, num_samples, chunk):
-            # drawn outside the compiled chunk: XLA's generator is an order of magnitude slower on a CPU
-            noise = tf.random.stateless_normal(
-                self.noise_shape(chunk, batch), tf.random.experimental.stateless_fold_in(seed, done),
-                dtype=log_base.dtype)
-            state = self._add_chunk(x, observed, posterior, noise, num_samples - done, state)
+            words = iwae.random_words(
+                self.noise_shape(chunk, batch), tf.random.experimental.stateless_fold_in(seed, done))
+            state = self._add_chunk(x, observed, posterior, words, num_samples - done, state)
         return self._finish(observed, log_base, state, num_samples)
 
     def _prepare(self, x, observed):
         return self.encode(x, observed), self.log_base(x, observed)
 
-    def _add_chunk(self, x, observed, posterior, noise, wanted, state):
-        log_weights = self.log_weights(x, posterior, noise, observed)
-        surplus = tf.range(noise.shape[1]) >= wanted  # of the last chunk
+    def _add_chunk(self, x, observed, posterior, words, wanted, state):
+        log_weights = self.log_weights(x, posterior, iwae.standard_normal(words), observed)
+        surplus = tf.range(words.shape[1]) >= wanted  # of the last chunk
         log_weights = tf.where(surplus[None, :, None], tf.constant(-math.inf, log_weights.dtype), log_weights)
         return iwae.RunningBound.add(state, log_weights)
 

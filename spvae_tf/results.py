@@ -80,10 +80,10 @@ def read_records(folder):
       folder: `<results_dir>/<protocol>`.
 
     Returns:
-      list of dicts.
+      list of dicts, each with its run's `name` besides.
     """
     names = sorted(path.stem for path in (Path(folder) / "records").glob("*.json"))
-    records = [record for name in names if (record := read_record(folder, name))]
+    records = [record | {"name": name} for name in names if (record := read_record(folder, name))]
     return sorted(records, key=lambda r: (r["dataset"], r["likelihood"], MODEL_ORDER.index(r["model"]),
                                           r["hidden_units"], r["latent_dim"], -r["num_train"], r["seed"]))
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spvae_tf import checkpoint
+from spvae_tf import checkpoint, iwae
 from spvae_tf.model import make_seed
 
 VALIDATION_BATCH = 500  # images; bounds the memory of a validation
@@ -102,7 +102,7 @@ class Trainer:
         self._block = tf.function(self._run_block, input_signature=[
             tf.TensorSpec([None, config.batch_size], tf.int32), tf.TensorSpec([], tf.int32)])
         self._update = tf.function(self._run_update, jit_compile=True)
-        self._bound = tf.function(model.bound, jit_compile=True)
+        self._bounds = tf.function(self._run_bounds, jit_compile=True)
         self._validation = tf.function(self._run_validation)
         self._log_base = tf.function(model.log_base)
 
@@ -114,8 +114,9 @@ class Trainer:
 
     # --- compiled -----------------------------------------------------------------------------------------------
 
-    def _run_update(self, x, log_base, noise):
+    def _run_update(self, x, log_base, words):
         """One gradient ascent step on the mean bound of a batch; returns the bound, nats per image."""
+        noise = iwae.standard_normal(words)
         with tf.GradientTape() as tape:
             bound = tf.reduce_mean(self.model.bound(x, log_base, noise))
             loss = -bound
@@ -124,10 +125,9 @@ class Trainer:
         return bound
 
     def _batch(self, indices, step):
-        # the noise is drawn outside the compiled step: XLA's generator is slow on a CPU
         shape = self.model.noise_shape(self.config.train_samples, self.config.batch_size)
-        noise = tf.random.stateless_normal(shape, self._seed_of(TRAINING, step))
-        return tf.gather(self.train_images, indices), tf.gather(self.train_base, indices), noise
+        words = iwae.random_words(shape, self._seed_of(TRAINING, step))
+        return tf.gather(self.train_images, indices), tf.gather(self.train_base, indices), words
 
     def _seed_of(self, purpose, step):
         fold_in = tf.random.experimental.stateless_fold_in
@@ -155,8 +155,11 @@ class Trainer:
     def _sum_of_bounds(self, start, size, seed):
         x, log_base = self.validation_images[start:start + size], self.validation_base[start:start + size]
         x, log_base = tf.ensure_shape(x, [size, x.shape[1]]), tf.ensure_shape(log_base, [size])
-        noise = tf.random.stateless_normal(self.model.noise_shape(self.config.train_samples, size), seed)
-        return tf.reduce_sum(self._bound(x, log_base, noise))
+        return self._bounds(x, log_base, iwae.random_words(
+            self.model.noise_shape(self.config.train_samples, size), seed))
+
+    def _run_bounds(self, x, log_base, words):
+        return tf.reduce_sum(self.model.bound(x, log_base, iwae.standard_normal(words)))
 
     # --- the run ------------------------------------------------------------------------------------------------
 
@@ -282,7 +285,8 @@ class Trainer:
     def _first_non_finite(self, indices, step):
         """The name of the first tensor of a training step that is not finite, or None."""
         model = self.model
-        x, log_base, noise = self._batch(indices, step)
+        x, log_base, words = self._batch(indices, step)
+        noise = iwae.standard_normal(words)
         with tf.GradientTape() as tape:
             mean, precision = model.encode(x)
             log_weights = model.log_weights(x, (mean, precision), noise)

@@ -1,0 +1,72 @@
+"""What all scripts share: quiet start, and one clear line with an exit status for whatever a user can get wrong."""
+
+import contextlib
+import os
+import sys
+import tempfile
+
+from absl import app, flags
+
+
+@contextlib.contextmanager
+def _quiet_start():
+    """Holds back what TensorFlow's libraries print while they load; it comes out if loading fails."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+with _quiet_start():
+    import tensorflow as tf
+
+    from spvae_tf.errors import InputError
+
+    tf.function(lambda: tf.zeros([]) + 1, jit_compile=True)()  # the devices and XLA introduce themselves once
+
+
+def run(main):
+    """Runs a script's main function.
+
+    Bad input is one line on standard error and exit status 2; a script returns 1 when part of its work failed.
+
+    Args:
+      main: function of the remaining command line that returns an exit status or None.
+    """
+    def checked(argv):
+        if argv[1:]:
+            raise InputError(f"{argv[1]!r} is no flag; see --help")
+        return main()
+
+    try:
+        app.run(checked, flags_parser=_parse_flags)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parse_flags(argv):
+    try:
+        remaining = flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            flags.FLAGS.config.keys()  # a missing file shows only now
+        return remaining
+    except OSError as error:
+        raise InputError(f"--config: there is no such file ({str(error).split('Errno')[-1].split(']')[-1].strip()})"
+                         ) from error
+    except flags.Error as error:  # a configuration file's own error comes with its traceback; its last line says it
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise InputError(lines[-1].removeprefix("spvae_tf.errors.InputError: ")) from error
+    except (AttributeError, KeyError) as error:  # ml_collections, of a --config.key
+        key = str(error.args[0]).strip("'\"")
+        raise InputError(f"--config has no key {key!r}; spvae_tf/experiment.py lists them") from error

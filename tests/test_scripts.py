@@ -1,0 +1,175 @@
+"""The scripts through their command line: what a newcomer types, what goes wrong, killed and started again."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--config.hidden_units=4", "--config.latent_dim=2", "--config.validate_every=8", "--config.max_batches=16"]
+CELL = "--config=configs/table1.py:{}/continuous/{}"
+
+
+def run(script, *flags, expect=0):
+    """Runs a script from the checkout; returns its standard output and error."""
+    done = subprocess.run([sys.executable, f"scripts/{script}", *map(str, flags)], cwd=ROOT, text=True,
+                          capture_output=True, timeout=600)
+    assert done.returncode == expect, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A small .npz of grey 12×8 images, as a user would bring."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "mine.npz"
+    sizes = dict(x_train=40, x_validation=10, x_test=10)
+    np.savez(path, **{name: rng.integers(0, 256, [n, 12, 8], np.uint8) for name, n in sizes.items()})
+    return path
+
+
+@pytest.fixture(scope="module")
+def workdir(images, tmp_path_factory):
+    """The folder of a finished tiny run."""
+    folder = tmp_path_factory.mktemp("run")
+    run("train.py", CELL.format(images, "spvae"), *TINY, f"--workdir={folder}", "--tensorboard")
+    return folder
+
+
+def test_train_writes_its_log_and_tensorboard(workdir):
+    rows = list(csv.DictReader((workdir / "log.csv").open()))
+    assert [row["batch"] for row in rows] == ["8", "16"]
+    assert list((workdir / "tensorboard").iterdir())
+    assert not list(workdir.glob(".*tmp"))
+
+
+def test_evaluate(workdir):
+    out, _ = run("evaluate.py", f"--workdir={workdir}", "--num_samples=7", "--num_images=5")
+    assert "k = 7" in out and "5 of 10 test images" in out
+
+
+def test_help_has_an_example():
+    for script in sorted(p.name for p in (ROOT / "scripts").glob("*.py") if p.name != "cli.py"):
+        assert "\nExample" in (ROOT / "scripts" / script).read_text(), script
+    out, _ = run("reproduce_table1.py", "--help", expect=1)  # absl's status
+    assert "--preset" in out and "Example" in out
+
+
+MNIST = "--config=configs/table1.py:mnist_sample/continuous/spvae"
+BAD = {  # flags of scripts/train.py, and a word that the one line must hold
+    "unknown model": (["--config=configs/table1.py:mnist_sample/continuous/gan"], "gan"),
+    "unknown data set": (["--config=configs/table1.py:mnits/continuous/vae"], "mnits"),
+    "unknown likelihood": (["--config=configs/table1.py:mnist_sample/normal/vae"], "normal"),
+    "unknown key": ([MNIST, "--config.hiden_units=3"], "hiden_units"),
+    "wrong type": ([MNIST, "--config.hidden_units=many"], "many"),
+    "no such file": (["--config=configs/nothing.py"], "nothing.py"),
+    "unknown flag": ([MNIST, "--hidden_units=3"], "hidden_units"),
+    "left-over word": ([MNIST, "spvae"], "spvae"),
+    "delta too large": ([MNIST, "--config.delta=29"], "29"),
+    "unknown protocol": ([MNIST, "--config.protocol=new"], "new"),
+    "no images left": ([MNIST, "--config.train_fraction=0.00001"], "train_fraction"),
+    "truncated npz": ([CELL.format("truncated.npz", "vae")], "truncated.npz"),
+    "values outside": ([CELL.format("outside.npz", "vae")], "x_test"),
+    "NaN pixels": ([CELL.format("nan.npz", "vae")], "x_train"),
+    "missing npz": ([CELL.format("none.npz", "vae")], "none.npz"),
+    "unwritable folder": ([MNIST, "--config.max_batches=1", "--workdir=outside.npz/run"], "outside.npz"),
+}
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory):
+    """The outcome of every bad command, two at a time: {case: (status, standard error)}, and the folder."""
+    folder = tmp_path_factory.mktemp("bad")
+    arrays = {name: np.random.default_rng(0).random([8, 8, 8]) for name in ("x_train", "x_validation", "x_test")}
+    np.savez(folder / "truncated.npz", **arrays)
+    (folder / "truncated.npz").write_bytes((folder / "truncated.npz").read_bytes()[:2000])
+    np.savez(folder / "outside.npz", **arrays | {"x_test": arrays["x_test"] + 1})
+    np.savez(folder / "nan.npz", **arrays | {"x_train": np.full([8, 8, 8], np.nan)})
+
+    def attempt(case):
+        flags = [flag.replace("=configs", f"={ROOT}/configs") for flag in BAD[case][0]]
+        flags = flags if "--workdir" in flags[-1] else [*flags, f"--workdir={case.replace(' ', '_')}"]
+        done = subprocess.run([sys.executable, ROOT / "scripts" / "train.py", *flags], cwd=folder, text=True,
+                              capture_output=True, timeout=300)
+        return done.returncode, done.stderr
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(BAD, pool.map(attempt, BAD))), folder
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_writes_nothing(case, refusals):
+    outcomes, folder = refusals
+    status, err = outcomes[case]
+    lines = err.strip().splitlines()
+    assert status == 2 and len(lines) == 1 and lines[0].startswith("error: ") and BAD[case][1] in lines[0], err
+    assert sorted(p.name for p in folder.iterdir()) == ["nan.npz", "outside.npz", "truncated.npz"]
+
+
+def test_damaged_and_foreign_workdirs_are_refused(workdir, images, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(workdir, damaged)
+    checkpoint = damaged / "checkpoint.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    _, err = run("evaluate.py", f"--workdir={damaged}", expect=2)
+    assert "damaged" in err and len(err.strip().splitlines()) == 1
+    before = (workdir / "log.csv").read_text()
+    _, err = run("train.py", CELL.format(images, "spvae"), *TINY, "--config.seed=1", f"--workdir={workdir}", expect=2)
+    assert "seed" in err and (workdir / "log.csv").read_text() == before
+
+
+TABLE = ["--preset=mini", "--models=SPVAE,VAE", "--likelihoods=discrete", "--max_batches=128", "--num_samples=10",
+         "--num_images=20"]
+
+
+def rows_of(folder):
+    return list(csv.DictReader((folder / "paper" / "table1.csv").open()))
+
+
+def test_table1_killed_and_started_again_has_each_run_once(images, tmp_path):
+    command = [sys.executable, "scripts/reproduce_table1.py", *TABLE, "--datasets=mnist_sample",
+               f"--results_dir={tmp_path}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    table = tmp_path / "paper" / "table1.csv"
+    deadline = time.monotonic() + 300
+    while not table.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(rows_of(tmp_path)) == 1
+    out = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=300)
+    assert out.returncode == 0, out.stderr
+    assert "already there" in out.stdout and "(-1532)" in out.stdout
+    assert [row["model"] for row in rows_of(tmp_path)] == ["SPVAE", "VAE"]
+    assert {row["num_samples"] for row in rows_of(tmp_path)} == {"10"}
+
+
+def test_table1_goes_on_after_a_cell_that_failed(images, tmp_path):
+    script = ["bash", "scripts/reproduce_table1.sh", *TABLE, f"--datasets={tmp_path / 'none.npz'},{images}",
+              "--models=VAE", f"--results_dir={tmp_path / 'results'}"]
+    done = subprocess.run(script, cwd=ROOT, text=True, capture_output=True, timeout=300,
+                          env=os.environ | {"PYTHON": sys.executable})
+    assert done.returncode == 1
+    assert "failed: vae-none" in done.stderr and "1 of 2 runs done" in done.stdout
+    assert [row["dataset"] for row in rows_of(tmp_path / "results")] == ["mine"]
+
+
+def test_table1_refuses_results_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    _, err = run("reproduce_table1.py", *TABLE, f"--results_dir={tmp_path / 'file'}", expect=2)
+    assert len(err.strip().splitlines()) == 1 and "cannot write" in err
+
+
+def test_table2(tmp_path):
+    out, _ = run("reproduce_table2.py", f"--results_dir={tmp_path}")
+    rows = list(csv.DictReader((tmp_path / "table2.csv").open()))
+    assert len(rows) == 24 and all(int(row["params"]) // 1000 == int(row["paper_kparams"]) for row in rows)
+    assert "3,288,224 (3288k)" in out
