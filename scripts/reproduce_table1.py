@@ -3,7 +3,7 @@
 Examples:
   python scripts/reproduce_table1.py --preset=mini
     real but small samples of MNIST and CIFAR-10 that come with the code, a few hundred batches per cell; minutes.
-  python scripts/reproduce_table1.py --preset=tuned --protocol=released --datasets=mnist --models=SPVAE,VAE --seeds=0,1,2
+  python scripts/reproduce_table1.py --preset=tuned --protocol=released --datasets=mnist --models=SPVAE --seeds=0,1,2
     the whole data sets, Table 2's hyper-parameters, early stopping, k = 5,000 on all test images; hours on a laptop.
 
 What the results already hold is not run again, and a run that was stopped goes on where it was.
@@ -21,7 +21,7 @@ _MODELS = flags.DEFINE_list("models", list(model.MODELS), "Models.")
 _DATASETS = flags.DEFINE_list("datasets", None, "Data sets; mnist and cifar10 (mini: their samples) by default.")
 _LIKELIHOODS = flags.DEFINE_list("likelihoods", ["continuous", "discrete"], "continuous, discrete.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; downloaded on first use if not given.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' folder; without it downloaded on first use.")
 _RESULTS_DIR = flags.DEFINE_string("results_dir", None, "Results; results/ by default, results/mini/ for mini.")
 _MAX_BATCHES = flags.DEFINE_integer("max_batches", None, "Ends each training early.", lower_bound=1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "k of the test; the preset's when not given.", lower_bound=1)

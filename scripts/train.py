@@ -4,7 +4,7 @@ Example:
   python scripts/train.py --config=configs/table1.py:mnist_sample/continuous/spvae --workdir=/tmp/spvae \
     --config.protocol=released --config.max_batches=1280
 
-The folder then holds config.json, checkpoint.npz (weights, best weights, optimiser, step) and log.csv (each validation).
+The folder then holds config.json, checkpoint.npz (weights, best weights, optimiser, step) and log.csv.
 """
 
 import cli  # isort: skip (first: it quiets TensorFlow)

@@ -12,6 +12,7 @@ from spvae_tf.errors import InputError
 
 CHECKPOINT = "checkpoint.npz"
 CONFIG = "config.json"
+GROUPS = {"weights", "best", "optimizer"}
 
 
 def write_atomically(path, write):
@@ -77,9 +78,11 @@ def restore(path):
             groups = {}
             for name in sorted(set(file.files) - {"state"}):
                 groups.setdefault(name.split("/")[0], []).append(file[name])
+        if set(groups) != GROUPS or not isinstance(state, dict):
+            raise ValueError(f"it holds {', '.join(groups) or 'no arrays'}")
     except FileNotFoundError as error:
         raise InputError(f"there is no checkpoint {path}") from error
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError, RuntimeError) as error:
         raise InputError(f"checkpoint {path} is damaged ({error}); delete it to start the run over") from error
     return groups, state
 

@@ -284,7 +284,8 @@ def first_in_file_order(examples, split, count):
     positions = np.concatenate(positions)
     order = np.argsort(positions)
     if not np.array_equal(positions[order], np.arange(count)):
-        raise InputError(f"the ids of split {split!r} do not count its images from {split}_000000; prepare the data again")
+        raise InputError(
+            f"the ids of split {split!r} do not count its images from {split}_000000; prepare the data again")
     return tf.data.Dataset.from_tensor_slices(
         {key: np.concatenate([batch[key] for batch in kept])[order] for key in kept[0]})
 

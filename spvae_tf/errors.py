@@ -1,4 +1,6 @@
-"""The one exception a user of the library has to know."""
+"""The one exception a user of the library has to know, and the check that raises it most."""
+
+import numbers
 
 
 class InputError(ValueError):
@@ -7,3 +9,17 @@ class InputError(ValueError):
     The message is one line that names what is wrong, its value, and what is allowed; the scripts print it
     and exit with status 2.
     """
+
+
+def check_count(name, value):
+    """Refuses what is not a positive integer.
+
+    Args:
+      name: of the argument, for the message.
+      value: anything.
+
+    Raises:
+      InputError: when the value is no integer or below 1.
+    """
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")

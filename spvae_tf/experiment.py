@@ -98,12 +98,23 @@ def resolve(config):
     for name in ("seed", "data_seed"):
         if config[name] < 0:
             raise InputError(f"{name} is {config[name]}; it must not be negative")
-    if not config.learning_rate > 0:
-        raise InputError(f"learning_rate is {config.learning_rate}; it must be positive")
+    if not 0 < config.learning_rate < np.inf:
+        raise InputError(f"learning_rate is {config.learning_rate}; it must be positive and finite")
+    if not 0 < config.train_fraction <= 1:
+        raise InputError(f"train_fraction is {config.train_fraction}; it must be above 0 and at most 1")
     return config
 
 
-def _model_of(config, image_shape):
+def make_model(config, image_shape):
+    """The untrained model of a configuration.
+
+    Args:
+      config: configuration.
+      image_shape: (height, width).
+
+    Returns:
+      SPVAE.
+    """
     return build_model(config.model, image_shape, config.likelihood, config.hidden_units, config.latent_dim,
                        delta=config.delta, num_sums=config.num_sums, num_components=config.num_components,
                        seed=config.seed)
@@ -139,23 +150,64 @@ def train(config, workdir, dataset=None, on_validation=None):
     """
     config = resolve(config)
     dataset = dataset or load_data(config)
-    model = _model_of(config, dataset.image_shape)
+    model = make_model(config, dataset.image_shape)
     _claim(workdir, config, dataset)
     trainer = Trainer(model, dataset, config, workdir)
     trainer.run(on_validation)
     return model, trainer, dataset
 
 
+# What may differ between the sessions of one training run; all else makes another run.
+FREE = ("data_dir", "max_batches", "test_samples", "num_test_images", "preset")
+
+
+def run_name(config):
+    """A name for a run that tells it from every other: its cell, its preset, its sizes, its seed, and all else that
+    was set besides.
+
+    Args:
+      config: resolved configuration.
+
+    Returns:
+      str, usable as a file name.
+    """
+    plain = make_config(config.model, config.dataset, config.likelihood)
+    plain.protocol = config.protocol
+    named = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim", "seed", *FREE)
+    changed = [f"{key}={config[key]}" for key, value in resolve(plain).items()
+               if key not in named and config[key] != value]
+    dataset = Path(config.dataset).stem if str(config.dataset).endswith(".npz") else config.dataset
+    return "-".join([config.model, dataset, config.likelihood, config.preset, f"h{config.hidden_units}",
+                     f"z{config.latent_dim}", *changed, f"seed{config.seed}"]).lower()
+
+
+def finished(config, results_dir):
+    """The record of a run, if it is there and was made with the same configuration.
+
+    Args:
+      config: resolved configuration.
+      results_dir: folder of results.
+
+    Returns:
+      dict or None.
+    """
+    record = results.read_record(Path(results_dir) / config.protocol, run_name(config))
+    return record if record and record["config"] == _recorded(config) else None
+
+
+def _recorded(config):
+    return {key: value for key, value in config.items() if key != "data_dir"}
+
+
 def _claim(workdir, config, dataset):
     """Writes the run's configuration, or refuses a folder in which another run has begun."""
     path = Path(workdir) / checkpoint.CONFIG
     wanted = config.to_dict() | {"image_shape": list(dataset.image_shape), "num_train": len(dataset.train)}
-    free = ("data_dir", "max_batches", "test_samples", "num_test_images", "preset")  # may change between sessions
     if path.exists():
         found = _read_config(workdir)
-        differing = [key for key in wanted if key not in free and found.get(key) != wanted[key]]
+        differing = [key for key in wanted if key not in FREE and found.get(key) != wanted[key]]
         if differing:
-            key = differing[0]
+            key = "protocol" if "protocol" in differing else differing[0]
             raise InputError(f"{workdir} holds a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
                              "choose another --workdir or delete it")
     checkpoint.write_text(path, json.dumps(wanted, indent=1) + "\n")
@@ -164,10 +216,14 @@ def _claim(workdir, config, dataset):
 def _read_config(workdir):
     path = Path(workdir) / checkpoint.CONFIG
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
+        missing = {*make_config(), "image_shape", "num_train"} - set(config)
+        if missing:
+            raise ValueError(f"no {', '.join(sorted(missing))}")
+        return config
     except FileNotFoundError as error:
         raise InputError(f"{workdir} holds no run: there is no {checkpoint.CONFIG} in it") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise InputError(f"{path} is damaged ({error})") from error
 
 
@@ -199,7 +255,7 @@ def load(workdir):
       InputError: when the folder holds no run or a damaged one.
     """
     config = load_config(workdir)
-    model = _model_of(config, tuple(config.image_shape))
+    model = make_model(config, tuple(config.image_shape))
     path = Path(workdir) / checkpoint.CHECKPOINT
     arrays, _ = checkpoint.restore(path)
     checkpoint.assign(model.trainable_variables, arrays["best"], path)
@@ -259,9 +315,8 @@ def run(config, results_dir, dataset=None):
       The record, a dict with the keys results.FIELDS.
     """
     config = resolve(config)
-    name, folder = results.run_name(config), Path(results_dir) / config.protocol
-    record = results.read_record(folder, name)
-    if record:
+    name, folder = run_name(config), Path(results_dir) / config.protocol
+    if record := finished(config, results_dir):
         return record
     workdir = folder / "runs" / name
     model, trainer, dataset = train(config, workdir, dataset)
@@ -275,7 +330,8 @@ def run(config, results_dir, dataset=None):
         best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
         val_ll_k5=round(trainer.best_ll, 3), test_ll_k5=round(quick.mean, 3), test_ll=round(full.mean, 3),
         test_ll_stderr=round(full.stderr, 3), num_samples=full.num_samples, num_test_images=full.num_images,
-        paper_test_ll=cell.test_ll if cell else None, device=device(), versions=versions(), commit=commit())
+        paper_test_ll=cell.test_ll if cell else None, device=device(), versions=versions(), commit=commit(),
+        config=_recorded(config))
     checkpoint.write_text(folder / "curves" / f"{name}.csv", (workdir / "log.csv").read_text())
     results.write_record(folder, name, record)
     return record

@@ -57,8 +57,26 @@ def _curves_panel(axes, folder, records):
         cell = paper.PAPER.get((model, records[0]["dataset"], records[0]["likelihood"]))
         if cell and cell.logged_val_ll is not None:
             axes.axhline(cell.logged_val_ll, color=COLOURS[model], ls=":", lw=1)
-            axes.annotate(f"authors' log, {model}", (1, cell.logged_val_ll), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                          fontsize=7, color=COLOURS[model])
+            axes.annotate(f"authors' log, {model}", (1, cell.logged_val_ll), ha="right", va="bottom",
+                          xycoords=("axes fraction", "data"), fontsize=7, color=COLOURS[model])
     margin = 0.1 * (max(highs) - min(lows)) or 1
     axes.set_ylim(min(lows) - margin, max(highs) + 2 * margin)
     axes.legend(frameon=False, loc="lower right")
+
+
+def scaling(report, path):
+    """How an SPVAE training step grows with k, batch, Δ and experts, a panel each, both axes logarithmic.
+
+    Args:
+      report: of benchmark.scaling.
+      path: of the PNG.
+    """
+    figure = matplotlib.figure.Figure(figsize=(3.2 * len(report), 3.2), layout="constrained")
+    for axes, (title, points) in zip(figure.subplots(1, len(report), squeeze=False)[0], report.items()):
+        values, seconds = zip(*points)
+        axes.loglog(values, [1e3 * s for s in seconds], "o-", color=COLOURS["SPVAE"])
+        axes.set_xticks(values, [str(v) for v in values])
+        axes.minorticks_off()
+        axes.set(xlabel=title, ylabel="ms per training step", ylim=(1, None))
+        axes.grid(alpha=0.3)
+    save(figure, path)

@@ -91,11 +91,12 @@ class Binomial:
           The broadcast shape, nats.
         """
         # the larger of p and 1 − p is 1/(1 + e^−|o|), the smaller e^−|o| times that: exact at both ends
-        decay = tf.exp(-tf.abs(outputs[0]))
+        above_half = outputs[0] > 0
+        decay = tf.exp(tf.where(above_half, -outputs[0], outputs[0]))
         larger = 1 / (1 + decay)
         log_larger = tf.math.log(larger * (1 - SQUEEZE) + SQUEEZE)
         log_smaller = tf.math.log(decay * larger * (1 - SQUEEZE) + SQUEEZE)
-        toward_one = tf.where(outputs[0] > 0, x, 1 - x)
+        toward_one = tf.where(above_half, x, 1 - x)
         return NUM_TRIALS * (log_smaller + toward_one * (log_larger - log_smaller))
 
     def distribution(self, outputs):

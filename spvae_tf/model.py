@@ -5,13 +5,14 @@
 """
 
 import math
+import numbers
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from spvae_tf import iwae, vae
-from spvae_tf.errors import InputError
+from spvae_tf.errors import InputError, check_count
 from spvae_tf.likelihoods import get_likelihood
 from spvae_tf.region_graph import RegionGraph, poon_domingos, rectangle, single_region
 from spvae_tf.spn import SumProductNetwork
@@ -47,8 +48,7 @@ class SPVAE(keras.Model):
                  num_sums=2, num_components=2, seed=0, **kwargs):
         super().__init__(**kwargs)
         for name, value in (("hidden_units", hidden_units), ("latent_dim", latent_dim)):
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
+            check_count(name, value)
         self.graph = RegionGraph.from_json(graph) if isinstance(graph, str) else graph
         self.image_shape = tuple(int(n) for n in image_shape)
         if math.prod(self.image_shape) != self.graph.num_variables:
@@ -65,7 +65,6 @@ class SPVAE(keras.Model):
             architecture, self.num_experts, self._leaf_size, hidden_units, latent_dim,
             self.likelihood.num_outputs, rng)
         self.spn = SumProductNetwork(self.graph, num_sums, num_components, seed=int(rng.integers(2**31)), name="spn")
-        self.spn.build()
         self.built = True
         # compiled once per model: a tf.function on the class would retrace for each and warn
         for name, compiled in (("_streamed", False), ("_prepare", True), ("_add_chunk", True), ("_finish", True)):
@@ -259,8 +258,7 @@ class SPVAE(keras.Model):
         Returns:
           (log_prob [batch], nats per image; effective sample size of every leaf [batch, leaf regions, components]).
         """
-        if not isinstance(num_samples, (int, np.integer)) or num_samples < 1:
-            raise InputError(f"num_samples is {num_samples!r}; it must be an integer of at least 1")
+        check_count("num_samples", num_samples)
         x, observed = check_images(x, self.graph.num_variables, observed)
         seed = make_seed(seed)
         estimates, sizes = [np.zeros(0, np.float32)], [np.zeros([0, *self._leaf_shape], np.float32)]
@@ -321,7 +319,12 @@ def make_seed(seed):
 
     Returns:
       int32 tensor [2].
+
+    Raises:
+      InputError: when the seed is no integer or negative.
     """
+    if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
+        raise InputError(f"seed is {seed!r}; it must be an integer of at least 0, or None")
     words = np.random.SeedSequence(seed).generate_state(2, np.uint32)
     return tf.constant(words.astype(np.int32))
 

@@ -1,8 +1,8 @@
 """The SPVAE written as the paper reads: a Keras VAE for every leaf expert, a few operations for every region.
 
 Algorithm 1 and equations (2), (4) and (9), one expert and one region at a time, as in the published code: an
-oracle for tests, and the "plain" contender of scripts/benchmark.py. With a stacked SPVAE it shares the region graph,
-the settings and, after `copy_weights`, the values of the weights.
+oracle for tests, and the "plain" contender of scripts/benchmark.py. With a stacked SPVAE it shares the region
+graph, the settings and, after `copy_weights`, the values of the weights.
 """
 
 import functools
@@ -93,9 +93,11 @@ class ConvVAE:
 
     def __init__(self, size, frame, filters, stride, hidden_units, latent_dim, num_outputs):
         margins = [(0, whole - part) for whole, part in zip(frame, size)]
+        pad = [layers.ZeroPadding2D(margins)] if size != frame else []
+        crop = [layers.Cropping2D(margins)] if size != frame else []
         middle, small = [[-(-n // stride**power) for n in frame] for power in (1, 2)]
         self.trunk = keras.Sequential([
-            keras.Input([math.prod(size)]), layers.Reshape([*size, 1]), layers.ZeroPadding2D(margins),
+            keras.Input([math.prod(size)]), layers.Reshape([*size, 1]), *pad,
             *(layers.Conv2D(count, 3, stride, "same", activation="softplus") for count in filters),
             layers.Flatten(), layers.Dense(hidden_units, "softplus")])
         self.mean, self.precision = [perceptron((hidden_units, latent_dim)) for _ in range(2)]
@@ -103,8 +105,8 @@ class ConvVAE:
             keras.Input([latent_dim]), layers.Dense(math.prod(small) * filters[1], "softplus"),
             layers.Reshape([*small, filters[1]]), deconv(filters[0], small, middle, stride, "softplus")])
         self.heads = [keras.Sequential([
-            keras.Input([*middle, filters[0]]), deconv(1, middle, frame, stride),
-            layers.Cropping2D(margins), layers.Flatten()]) for _ in range(num_outputs)]
+            keras.Input([*middle, filters[0]]), deconv(1, middle, frame, stride), *crop, layers.Flatten()])
+            for _ in range(num_outputs)]
         models = self.trunk, self.mean, self.precision, self.expand, *self.heads
         self.layers = [layer for model in models for layer in model.layers if layer.weights]
 
@@ -133,7 +135,7 @@ class PlainSPVAE:
                  for box, leaf in zip(boxes, self.graph.leaf_regions)]
         networks = settings["hidden_units"], settings["latent_dim"], model.likelihood.num_outputs
         filters, stride = ((4, 8), 1) if settings["architecture"] == "conv_leaf" else ((32, 64), 2)
-        frame = [max(side) for side in zip(*sizes)]
+        frame = tuple(max(side) for side in zip(*sizes))
         self.experts = [
             DenseVAE(size, *networks) if settings["architecture"] == "dense"
             else ConvVAE(size, frame, filters, stride, *networks)

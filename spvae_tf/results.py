@@ -18,22 +18,9 @@ FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "seed", "hidde
           "num_train", "batches", "best_batch", "train_seconds", "val_ll_k5", "test_ll_k5", "test_ll",
           "test_ll_stderr", "num_samples", "num_test_images", "paper_test_ll", "device", "versions", "commit")
 
+TEXT_FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "device", "versions", "commit")
+
 MODEL_ORDER = ("SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE")
-
-
-def run_name(config):
-    """A name for a run that tells it from every other: model, data, preset, sizes, training images and seed.
-
-    Args:
-      config: configuration with those fields.
-
-    Returns:
-      str, usable as a file name.
-    """
-    dataset = Path(config.dataset).stem if str(config.dataset).endswith(".npz") else config.dataset
-    fraction = "" if config.train_fraction == 1 else f"-f{config.train_fraction:g}"
-    return (f"{config.model}-{dataset}-{config.likelihood}-{config.preset}-h{config.hidden_units}"
-            f"-z{config.latent_dim}{fraction}-seed{config.seed}").lower()
 
 
 def write_record(folder, name, record):
@@ -42,7 +29,7 @@ def write_record(folder, name, record):
     Args:
       folder: `<results_dir>/<protocol>`.
       name: of the run.
-      record: dict with the keys FIELDS.
+      record: dict with the keys FIELDS, and the run's whole configuration as `config`.
     """
     checkpoint.write_text(Path(folder) / "records" / f"{name}.json", json.dumps(record, indent=1) + "\n")
 
@@ -64,9 +51,11 @@ def read_record(folder, name):
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        missing = set(FIELDS) - set(record)
+        missing = {*FIELDS, "config"} - set(record)
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))}")
+        if record["model"] not in MODEL_ORDER:
+            raise ValueError(f"model {record['model']!r}")
     except (ValueError, TypeError) as error:
         warnings.warn(f"record {path} is damaged ({error}); its run will be repeated", stacklevel=2)
         return None
@@ -115,8 +104,8 @@ def read_table(path):
     Raises:
       InputError: when the file is missing.
     """
-    def number(text):
-        for kind in (int, float):
+    def value(field, text):
+        for kind in (int, float) if field not in TEXT_FIELDS else ():
             try:
                 return kind(text)
             except ValueError:
@@ -125,7 +114,7 @@ def read_table(path):
 
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            return [{field: value(field, text) for field, text in row.items()} for row in csv.DictReader(file)]
     except FileNotFoundError as error:
         raise InputError(f"there is no table {path}") from error
 

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spvae_tf.errors import InputError
+from spvae_tf.errors import InputError, check_count
 from spvae_tf.region_graph import RegionGraph
 
 
@@ -115,8 +115,7 @@ class SumProductNetwork(keras.layers.Layer):
     def __init__(self, graph, num_sums=2, num_components=2, seed=None, **kwargs):
         super().__init__(**kwargs)
         for name, value in (("num_sums", num_sums), ("num_components", num_components)):
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
+            check_count(name, value)
         self.graph = RegionGraph.from_json(graph) if isinstance(graph, str) else graph
         self.num_sums, self.num_components, self.seed = num_sums, num_components, seed
         self.levels, self.num_weights, self.num_nodes, self._unit = compile_levels(
@@ -125,13 +124,11 @@ class SumProductNetwork(keras.layers.Layer):
         self.num_sum_nodes = sum(len(level.regions) * level.num_sums for level in self.levels)
         self.num_products = sum(int((level.weights[..., 0] >= 0).sum()) for level in self.levels)
 
-    def build(self, input_shape=None):
         self.sum_weights = None
         if self.num_weights:
             self.sum_weights = self.add_weight(
                 shape=(self.num_weights,), name="sum_weights", dtype=self.variable_dtype,
-                initializer=keras.initializers.RandomNormal(0.0, 1.0, seed=self.seed))
-        super().build(input_shape)
+                initializer=keras.initializers.RandomNormal(0.0, 1.0, seed=seed))
 
     def get_config(self):
         return super().get_config() | {"graph": self.graph.to_json(), "num_sums": self.num_sums,
@@ -184,6 +181,10 @@ class SumProductNetwork(keras.layers.Layer):
             mixtures.append(mixture)
         return values, mixtures
 
+    def __call__(self, leaf_log_probs):
+        self._check(tf.convert_to_tensor(leaf_log_probs))  # Keras would wrap the message of an error in `call`
+        return super().__call__(leaf_log_probs)
+
     def call(self, leaf_log_probs):
         """log p(x) of equation (5): the log-value of the root.
 
@@ -218,7 +219,8 @@ class SumProductNetwork(keras.layers.Layer):
         for level, choice in zip(reversed(self.levels), reversed(choices)):
             rows, sums = len(level.regions), level.num_sums
             parents = tf.reshape(reached[level.first_node:level.first_node + rows * sums], [rows, 1, sums, batch])
-            products = tf.reduce_sum(parents * choice, axis=2)  # [R, M, batch]
+            # [R, M, batch]; what is not reached counts 0 even where its choice is 0/0
+            products = tf.reduce_sum(tf.math.multiply_no_nan(choice, parents), axis=2)
             shape = level.children.shape
             flow = tf.broadcast_to(products[:, :, None, :], [*shape, batch])
             reached += tf.math.unsorted_segment_sum(

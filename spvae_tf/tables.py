@@ -145,11 +145,10 @@ def reproduce_table1(configs, results_dir):
     folder = Path(results_dir) / configs[0].protocol
     checkpoint.write_text(folder / ".writable", "")
     (folder / ".writable").unlink()
-    failures, datasets, wanted = [], {}, []
+    failures, datasets = [], {}
     for number, config in enumerate(configs, 1):
-        name = results.run_name(config)
-        wanted.append(name)
-        if results.read_record(folder, name):
+        name = experiment.run_name(config)
+        if experiment.finished(config, results_dir):
             print(f"[{number}/{len(configs)}] {name}: already there")
             continue
         print(f"[{number}/{len(configs)}] {name}", flush=True)
@@ -174,8 +173,8 @@ def reproduce_table1(configs, results_dir):
         keras.backend.clear_session()
         gc.collect()
     write_table1(folder)
-    print("\n" + format_table1([r for name in wanted if (r := results.read_record(folder, name))]))
-    print(f"\n{folder / 'table1.csv'}: {len(wanted) - len(failures)} of {len(wanted)} runs done")
+    print("\n" + format_table1([r for config in configs if (r := experiment.finished(config, results_dir))]))
+    print(f"\n{folder / 'table1.csv'}: {len(configs) - len(failures)} of {len(configs)} runs done")
     for name, error in failures:
         print(f"failed: {name}: {error}", file=sys.stderr)
     return int(bool(failures))
@@ -183,7 +182,7 @@ def reproduce_table1(configs, results_dir):
 
 def write_table1(folder):
     """Makes table1.csv anew from the records of Table 1 in a results folder."""
-    records = [r for r in results.read_records(folder) if "train_fraction" not in r]
+    records = [r for r in results.read_records(folder) if r["config"]["train_fraction"] == 1]
     results.write_table(Path(folder) / "table1.csv", records)
 
 

@@ -64,11 +64,27 @@ def restarted(num_images, batch_size, seed, shuffle_buffer):
       Function (first batch, number of batches) -> int32 indices [batches, batch_size].
     """
     def block(first, count):
-        draw = int(np.random.default_rng([seed, first]).integers(2**31))
-        order = tf.data.Dataset.range(num_images).shuffle(shuffle_buffer, seed=draw)
-        indices = order.repeat().batch(count * batch_size).take(1).get_single_element()
-        return indices.numpy().astype(np.int32).reshape(count, batch_size)
+        rng, wanted, drawn = np.random.default_rng([seed, first]), count * batch_size, []
+        while len(drawn) < wanted:
+            drawn += _shuffled(num_images, shuffle_buffer, wanted - len(drawn), rng)
+        return np.reshape(drawn, [count, batch_size]).astype(np.int32)
     return block
+
+
+def _shuffled(num_images, shuffle_buffer, wanted, rng):
+    """The first `wanted` of 0 … num_images − 1, in their order but for a shuffle buffer, as tf.data does it."""
+    buffer = list(range(min(shuffle_buffer, num_images)))
+    drawn, following = [], len(buffer)
+    for place in rng.random(min(wanted, num_images)):
+        slot = int(place * len(buffer))
+        drawn.append(buffer[slot])
+        if following < num_images:
+            buffer[slot] = following
+            following += 1
+        else:
+            buffer[slot] = buffer[-1]
+            buffer.pop()
+    return drawn
 
 
 def make_stream(config, num_images):
@@ -182,12 +198,11 @@ class Trainer:
             while not self.finished:
                 started = time.monotonic()
                 before = self._snapshot()
-                count = config.validate_every
-                if config.max_batches:
-                    count = min(count, config.max_batches - self.step)
-                bounds = self._block(self.stream(self.step, count), tf.constant(self.step)).numpy()
+                indices = self._next_indices()
+                count = len(indices)
+                bounds = self._block(indices, tf.constant(self.step)).numpy()
                 if not np.isfinite(bounds).all():
-                    self._fail(before, bounds)
+                    self._fail(before, indices, bounds)
                 self.step += count
                 val_ll = float(self._validation(tf.constant(self.step)))
                 if not np.isfinite(val_ll):
@@ -207,6 +222,13 @@ class Trainer:
                     last_save = time.monotonic()
         checkpoint.assign(self.model.trainable_variables, self.best, self.path)
         return self.history
+
+    def _next_indices(self):
+        """The images of the batches up to the next validation; blocks begin at multiples of `validate_every`."""
+        period, limit = self.config.validate_every, self.config.max_batches
+        start = self.step - self.step % period
+        end = min(start + period, limit) if limit else start + period
+        return self.stream(start, period)[self.step - start:end - start]
 
     @property
     def finished(self):
@@ -265,12 +287,11 @@ class Trainer:
 
     # --- what to say about a NaN --------------------------------------------------------------------------------
 
-    def _fail(self, before, bounds):
+    def _fail(self, before, indices, bounds):
         """Goes back to the last good weights, keeps them, and raises with the batch and the tensor."""
         bad = int(np.flatnonzero(~np.isfinite(bounds))[0])
         self._put(before)
         self.save()
-        indices = self.stream(self.step, len(bounds))
         culprit = None
         for n in range(bad + 1):  # the gradient of the batch before may be to blame
             if n >= bad - 1:
@@ -296,4 +317,4 @@ class Trainer:
                  ("the mean of q(z|x)", mean), ("the precision of q(z|x)", precision),
                  ("the log importance weight", log_weights), ("the bound", bound),
                  *((f"the gradient of {v.path}", g) for v, g in zip(variables, tape.gradient(bound, variables)))]
-        return next((name for name, tensor in named if not np.isfinite(np.asarray(tensor)).all()), None)
+        return next((name for name, tensor in named if not np.isfinite(tf.convert_to_tensor(tensor)).all()), None)

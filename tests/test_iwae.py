@@ -1,7 +1,7 @@
-"""The importance-weighted bound: its algebra, Theorems 1 and 2, and log-likelihoods against numerical quadrature.
+"""The importance-weighted bound: its algebra, Theorems 1 and 2, and log-likelihoods against quadrature.
 
-Models with a one-dimensional code have an exact likelihood: equation (3) by quadrature over z for every leaf expert,
-equation (5) by adding up all induced trees.
+Models with a one-dimensional code have an exact likelihood: equation (3) by quadrature over z for every leaf
+expert, equation (5) by adding up all induced trees.
 """
 
 import functools
@@ -21,7 +21,7 @@ from spvae_tf.plain import PlainSPVAE, pixel_log_prob
 from spvae_tf.region_graph import poon_domingos, single_region
 
 tfd = tfp.distributions
-BATCH = 3
+BATCH = 4
 
 
 @functools.cache
@@ -38,9 +38,11 @@ def models(name):
     model = SPVAE(graph, image_shape, likelihood, architecture, hidden_units=4, latent_dim=1, num_sums=2,
                   num_components=num_components, seed=5)
     rng = np.random.default_rng(6)
-    for variable in model.trainable_variables:
-        if variable.name == "bias":
-            variable.assign(0.5 * rng.standard_normal(variable.shape))
+    # weak enough that q(z | x) covers p(z | x), as importance sampling needs and training brings about
+    for network, scale in ((model.encoder, 0.3), (model.decoder, 0.3 if likelihood == "continuous" else 0.1)):
+        for variable in network.trainable_variables:
+            is_bias = variable.name == "bias"
+            variable.assign(0.2 * rng.standard_normal(variable.shape) if is_bias else scale * variable)
     plain = PlainSPVAE(model)
     plain.copy_weights(model)
     return model, plain
@@ -49,9 +51,9 @@ def models(name):
 MODELS = ["VAE", "VAE, discrete", "SPVAE", "SPVAE, uneven", "Conv-SPVAE, uneven"]
 
 
-def images(model, batch=BATCH):
+def images(model):
     rng = np.random.default_rng(7)
-    return rng.integers(0, 256, [batch, math.prod(model.image_shape)]).astype(np.float32) / 255
+    return rng.integers(80, 176, [BATCH, math.prod(model.image_shape)]).astype(np.float32) / 255
 
 
 def logsumexp(values, axis):
@@ -65,10 +67,12 @@ def leaf_integrals(plain, x, observed):
     integrals = {}
     for number, expert in enumerate(plain.experts):
         region = plain.graph.leaf_regions[number // plain.num_components]
-        outputs = [tf.cast(output, tf.float64)[:, None] for output in expert.decode(tf.constant(z[:, None], tf.float32))]
-        pixels = pixel_log_prob(plain.likelihood, tf.constant(x[:, region.scope], tf.float64), outputs).numpy()
-        log_likelihood = np.where(observed[:, region.scope], pixels, 0).sum(axis=-1)  # [z, batch]
-        integrals[region, number % plain.num_components] = logsumexp(log_prior[:, None] + log_likelihood, axis=0)
+        outputs = expert.decode(tf.constant(z[:, None], tf.float32))
+        outputs = [tf.cast(output, tf.float64)[:, None] for output in outputs]
+        part = tf.constant(x[:, region.scope], tf.float64)
+        pixels = pixel_log_prob(plain.likelihood, part, outputs).numpy()  # [z, batch, pixels]
+        joint = log_prior[:, None] + np.where(observed[:, region.scope], pixels, 0).sum(axis=-1)
+        integrals[region, number % plain.num_components] = logsumexp(joint, axis=0)
     return integrals
 
 
@@ -79,10 +83,11 @@ def induced_trees(plain, region, node):
         return
     weights = plain.sum_weights[region].numpy()[:, node].astype(np.float64)
     weights -= logsumexp(weights, axis=0)
-    nodes = {child: range(plain.sum_weights[child].shape[1] if child in plain.sum_weights else plain.num_components)
-             for partition in plain.graph.partitions_of(region) for child in partition.children}
+    def num_nodes(child):
+        return plain.sum_weights[child].shape[1] if child in plain.sum_weights else plain.num_components
+
     products = [list(zip(partition.children, chosen)) for partition in plain.graph.partitions_of(region)
-                for chosen in itertools.product(*(nodes[child] for child in partition.children))]
+                for chosen in itertools.product(*(range(num_nodes(child)) for child in partition.children))]
     for weight, product in zip(weights, products, strict=True):
         for trees in itertools.product(*(list(induced_trees(plain, *child)) for child in product)):
             yield weight + sum(tree[0] for tree in trees), sum((tree[1] for tree in trees), [])
@@ -114,7 +119,7 @@ def standard_error(draws):
     return draws.std() / math.sqrt(len(draws))
 
 
-# --- the algebra of equation (2) ------------------------------------------------------------------------------------
+# --- the algebra of equation (2) --------------------------------------------------------------------------
 
 
 def test_log_weights_are_densities_of_tfp():
@@ -131,9 +136,10 @@ def test_log_weights_are_densities_of_tfp():
 
 def test_bound_is_the_log_mean_of_the_weights():
     weights = np.random.default_rng(1).random([2, 6, 3])
-    np.testing.assert_allclose(iwae.iwae_bound(tf.constant(np.log(weights))), np.log(weights.mean(axis=1)), rtol=1e-12)
-    huge = iwae.iwae_bound(tf.constant(np.log(weights) - 5000, tf.float32))  # nats of a discrete image
-    np.testing.assert_allclose(huge, np.log(weights.mean(axis=1)) - 5000, rtol=1e-6)
+    expected = np.log(weights.mean(axis=1))
+    np.testing.assert_allclose(iwae.iwae_bound(tf.constant(np.log(weights))), expected, rtol=1e-12)
+    far = iwae.iwae_bound(tf.constant(np.log(weights) - 5000, tf.float32))  # the nats of a discrete image
+    np.testing.assert_allclose(far, expected - 5000, rtol=1e-6)
 
 
 @pytest.mark.parametrize("chunks", [(12,), (5, 5, 2), (1,) * 12])
@@ -144,8 +150,8 @@ def test_running_bound_is_the_bound_of_all_samples(chunks):
         # samples of weight 0 fill a chunk up and do not count
         surplus = np.full([2, 3, 4], -np.inf)
         state = iwae.RunningBound.add(state, tf.constant(np.concatenate([chunk, surplus], axis=1)))
-    np.testing.assert_allclose(
-        iwae.RunningBound.bound(state, tf.constant(12)), iwae.iwae_bound(tf.constant(log_weights)), rtol=1e-12)
+    bound = iwae.RunningBound.bound(state, tf.constant(12))
+    np.testing.assert_allclose(bound, iwae.iwae_bound(tf.constant(log_weights)), rtol=1e-12)
     weights = np.exp(log_weights + 1000)
     np.testing.assert_allclose(iwae.RunningBound.effective_sample_size(state),
                                weights.sum(axis=1)**2 / (weights**2).sum(axis=1), rtol=1e-9)
@@ -174,7 +180,7 @@ def test_noise_is_standard_normal():
     assert abs(np.corrcoef(random)[0, 1]) < 5 / math.sqrt(1e5)
 
 
-# --- Theorems 1 and 2 -----------------------------------------------------------------------------------------------
+# --- Theorems 1 and 2 -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["VAE", "VAE, discrete", "SPVAE", "Conv-SPVAE, uneven"])
@@ -182,14 +188,15 @@ def test_expected_bounds_rise_with_k_towards_log_p(name):
     model, plain = models(name)
     x = images(model)[0]
     exact = exact_log_prob(plain, x[None])[0]
-    bounds = {k: bound_draws(model, x, k, draws=4000, seed=8) for k in (1, 5, 50)}
+    num_draws = {1: 20_000, 5: 20_000, 50: 4000}
+    bounds = {k: bound_draws(model, x, k, draws, seed=8) for k, draws in num_draws.items()}
     error = {k: standard_error(draws) for k, draws in bounds.items()}
     for low, high in ((1, 5), (5, 50)):
         rise = bounds[high].mean() - bounds[low].mean()
         assert rise > 5 * math.hypot(error[low], error[high])
     for k in bounds:
         assert bounds[k].mean() < exact + 5 * error[k] + 1e-6 * abs(exact)
-    assert exact - bounds[1].mean() > 0.05  # else the bounds were never below log p to begin with
+    assert bounds[1].mean() < exact - 10 * error[1]
     # behind Theorem 2: exp L̂_SP,k is an unbiased estimate of p_SP(x)
     ratio = np.exp(bounds[50] - exact)
     assert abs(ratio.mean() - 1) < 5 * standard_error(ratio) + 1e-6 * abs(exact)
@@ -197,7 +204,7 @@ def test_expected_bounds_rise_with_k_towards_log_p(name):
 
 @pytest.mark.parametrize("name", ["SPVAE", "Conv-SPVAE, uneven"])
 def test_spn_over_leaf_elbos_is_an_elbo(name):
-    """Theorem 1, with each leaf's ELBO (equation 8) the mean of many draws; the bound is convex in the leaves."""
+    """Theorem 1, a leaf's ELBO (equation 8) being the mean of many draws; the SPN is convex in its leaves."""
     model, plain = models(name)
     x = tf.repeat(images(model)[:1], 4000, axis=0)
     noise = tf.random.stateless_normal(model.noise_shape(1, 4000), [9, 9])
@@ -206,10 +213,10 @@ def test_spn_over_leaf_elbos_is_an_elbo(name):
     elbo = model.combine(tf.reduce_mean(leaves, axis=1, keepdims=True), log_base[:1]).numpy()[0]
     draws = model.combine(leaves, log_base).numpy()
     assert elbo < draws.mean() - 5 * standard_error(draws)
-    assert elbo < exact_log_prob(plain, x.numpy()[:1])[0] - 0.05
+    assert elbo < exact_log_prob(plain, x.numpy()[:1])[0] - 10 * standard_error(draws)
 
 
-# --- log_prob -------------------------------------------------------------------------------------------------------
+# --- log_prob ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -220,7 +227,7 @@ def test_log_prob_is_the_integral(name):
     assert sizes.shape == (BATCH, len(model.graph.leaf_regions), model.num_components)
     assert (sizes.numpy() >= 1).all() and (sizes.numpy() <= 20_000 * 1.001).all()
     tolerance = 5 * deviation(sizes)
-    assert tolerance.max() < 0.5  # enough samples to tell a right value from a wrong one
+    assert tolerance.max() < 0.25  # enough samples to tell a right value from a wrong one
     exact = exact_log_prob(plain, x)
     assert (np.abs(value - exact) < tolerance + 2e-6 * np.abs(exact)).all(), (value, exact, tolerance)
 
@@ -228,7 +235,7 @@ def test_log_prob_is_the_integral(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_marginals_are_the_integral(name):
     model, plain = models(name)
-    x = images(model, 4)
+    x = images(model)
     observed = np.random.default_rng(11).random(x.shape) < 0.5
     observed[1] = False
     observed[2] = True
@@ -249,11 +256,12 @@ def test_marginals_are_the_integral(name):
 
 
 def test_a_leaf_without_an_observed_pixel_is_exactly_one():
-    """Other leaves' samples are noise; where only a leaf with exact weights is observed, none of it may show."""
+    """Other leaves give noise; where only a leaf of exact weights is observed, none of it may show."""
     graph = poon_domingos(3, 3, 2)
     model = SPVAE(graph, (3, 3), "continuous", hidden_units=4, latent_dim=1, seed=13)
+    # the first leaf region's two experts: q(z | x) = p(z) and p(x | z) = p(x)
     for variable in model.trainable_variables:
-        if variable.name in ("kernel", "bias"):  # the first leaf region's experts: q(z | x) = p(z), p(x | z) = p(x)
+        if variable.name in ("kernel", "bias"):
             values = variable.numpy()
             values[:2] = 0
             variable.assign(values)
@@ -264,11 +272,20 @@ def test_a_leaf_without_an_observed_pixel_is_exactly_one():
     exact = (-0.5 * (x[:, graph.leaf_regions[0].scope] - 0.5)**2 - 0.5 * math.log(2 * math.pi)).sum(axis=1)
     np.testing.assert_allclose(values[0], exact, rtol=1e-6)
     np.testing.assert_allclose(values[1], exact, rtol=1e-6)
-    assert np.abs(model.log_prob(x, num_samples=7, seed=1) - model.log_prob(x, num_samples=7, seed=2)).min() > 1e-4
+    noisy = [model.log_prob(x, num_samples=7, observed=~observed, seed=seed).numpy() for seed in (1, 2)]
+    assert np.abs(noisy[0] - noisy[1]).min() > 1e-4
+
+
+def test_nothing_observed_is_exactly_zero():
+    """Also with sum weights (seed 1) that add up to 1 − 2e-7 in float32."""
+    graph = poon_domingos(3, 3, 1)
+    model = SPVAE(graph, (3, 3), "discrete", hidden_units=1, latent_dim=1, num_sums=3, seed=1)
+    value = model.log_prob(np.full([2, 9], np.nan), num_samples=1, observed=np.zeros([2, 9], bool))
+    np.testing.assert_array_equal(value, [0, 0])
 
 
 def test_many_images_and_few_samples():
-    """More images than one batch, fewer samples than one chunk: the mean is that of `bound` with the same k."""
+    """More images than one batch, fewer samples than a chunk: the mean is that of `bound` with the same k."""
     model, plain = models("VAE")
     x = images(model)[0]
     done = []
@@ -282,7 +299,7 @@ def test_many_images_and_few_samples():
     draws = bound_draws(model, x, num_samples=3, draws=4000, seed=15)
     error = math.hypot(standard_error(draws), standard_error(value.numpy()))
     assert abs(value.numpy().mean() - draws.mean()) < 5 * error
-    assert draws.mean() < exact_log_prob(plain, x[None])[0] - 10 * error
+    assert draws.mean() < exact_log_prob(plain, x[None])[0] - 5 * error
 
 
 def test_images_of_a_batch_do_not_meet():
@@ -290,7 +307,8 @@ def test_images_of_a_batch_do_not_meet():
     x = tf.constant(images(model))
     noise = tf.random.stateless_normal(model.noise_shape(4, BATCH), [16, 16])
     together = model.bound(x, model.log_base(x), noise)
-    alone = [model.bound(x[i:i + 1], model.log_base(x[i:i + 1]), noise[:, :, i:i + 1])[0] for i in range(BATCH)]
+    alone = [model.bound(x[i:i + 1], model.log_base(x[i:i + 1]), noise[:, :, i:i + 1])[0]
+             for i in range(BATCH)]
     np.testing.assert_allclose(together, alone, rtol=1e-6)
 
 

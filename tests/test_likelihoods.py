@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spvae_tf import likelihoods
 from spvae_tf.errors import InputError
 from spvae_tf.likelihoods import Binomial, Gaussian, get_likelihood
 
@@ -27,7 +26,7 @@ def outputs_of(likelihood):
 
 
 def closed_form(likelihood, x, outputs):
-    """log p(x | z) per pixel as the released code has it, in float64; 1 − p is computed without cancellation."""
+    """log p(x | z) per pixel as the released code has it, in float64 and without cancellation in 1 − p."""
     if likelihood.name == "continuous":
         precision = 1 + outputs[1]**2
         return 0.5 * (np.log(precision) - math.log(2 * math.pi) - precision * (x - sigmoid(outputs[0]))**2)
@@ -84,7 +83,7 @@ def test_gaussian_deviation_is_at_most_one():
 
 
 def test_binomial_is_tfp_binomial_but_for_the_constant_inside_the_logarithms():
-    """The density exceeds that of TFP's Binomial by c log(1 + 1e-7/p) + (255 − c) log(1 + 1e-7/(1 − p)) exactly."""
+    """It exceeds TFP's log-probability by exactly c log(1 + 1e-7/p) + (255 − c) log(1 + 1e-7/(1 − p))."""
     (o,) = outputs_of(Binomial())
     distribution = Binomial().distribution([tf.constant(o)])
     counts = 255 * PIXELS
@@ -186,8 +185,9 @@ def test_mean_and_draws(likelihood):
 
 
 def test_names():
-    assert isinstance(get_likelihood("continuous"), Gaussian) and get_likelihood("continuous").num_outputs == 2
-    assert isinstance(get_likelihood("discrete"), Binomial) and get_likelihood("discrete").num_outputs == 1
-    assert likelihoods.NUM_TRIALS == 255
+    for name, kind, num_outputs in (("continuous", Gaussian, 2), ("discrete", Binomial, 1)):
+        likelihood = get_likelihood(name)
+        assert type(likelihood) is kind
+        assert (likelihood.name, likelihood.num_outputs) == (name, num_outputs)
     with pytest.raises(InputError, match="likelihood is 'gaussian'; it must be one of continuous, discrete"):
         get_likelihood("gaussian")

@@ -45,8 +45,13 @@ def make_record(**overrides):
         hidden_units=30, latent_dim=25, params=413352, num_train=50_000, batches=2560, best_batch=1152,
         train_seconds=61.2, val_ll_k5=2801.123, test_ll_k5=2803.25, test_ll=2820.5, test_ll_stderr=2.125,
         num_samples=5000, num_test_images=10_000, paper_test_ll=2819, device='a "fast" one, 2 cores',
-        versions="python 3.12.1; numpy 2.1.0", commit="70318f1abc+")
+        versions="python 3.12.1; numpy 2.1.0", commit="70318f1abc+", config={"train_fraction": 1.0})
     return record | overrides
+
+
+def without_config(record):
+    """What of a record stands in a table."""
+    return {key: value for key, value in record.items() if key != "config"}
 
 
 def files(folder):
@@ -183,7 +188,7 @@ def test_record_round_trip(tmp_path):
     results.write_record(tmp_path, "a", record)
     assert results.read_record(tmp_path, "a") == record
     assert files(tmp_path) == ["records/a.json"]
-    assert set(record) == set(results.FIELDS)
+    assert set(record) == {*results.FIELDS, "config"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"model": "SPVAE"}', b"[1, 2]", b"7", b"null", b"\xff\xfe",
@@ -198,7 +203,7 @@ def test_damaged_record_is_named_and_left_out(tmp_path, content):
         assert [r["params"] for r in results.read_records(tmp_path)] == [413352]
     with pytest.warns(UserWarning, match=str(path)):
         tables.write_table1(tmp_path)
-    assert results.read_table(tmp_path / "table1.csv") == [make_record()]
+    assert results.read_table(tmp_path / "table1.csv") == [without_config(make_record())]
 
 
 def some_records():
@@ -240,7 +245,7 @@ def test_table_round_trip(tmp_path):
     records = [make_record(), make_record(paper_test_ll=None, test_ll=-1.5e-7, seed=2**31),
                make_record(device="a\nb, π")]
     results.write_table(tmp_path / "t.csv", records)
-    assert results.read_table(tmp_path / "t.csv") == records
+    assert results.read_table(tmp_path / "t.csv") == [without_config(record) for record in records]
     results.write_table(tmp_path / "t.csv", [])
     assert results.read_table(tmp_path / "t.csv") == []
     with pytest.raises(InputError, match="^there is no table "):
@@ -287,7 +292,7 @@ def test_run_names_tell_runs_apart():
     config, names = experiment.make_config(), []
     for values in itertools.product(*choices.values()):
         config.update(dict(zip(choices, values)))
-        names.append(results.run_name(config))
+        names.append(experiment.run_name(config))
     assert len(set(names)) == len(names)
     assert all(name == name.lower() and not set(name) & set("/\\ :*?\"<>|") for name in names)
 
@@ -363,7 +368,7 @@ def finished(tmp_path_factory):
 
 
 def name_of(config):
-    return results.run_name(experiment.resolve(config))
+    return experiment.run_name(experiment.resolve(config))
 
 
 def test_run_leaves_record_curve_and_checkpoint(finished):
@@ -372,7 +377,7 @@ def test_run_leaves_record_curve_and_checkpoint(finished):
     assert files(folder / "paper") == sorted([
         f"curves/{name}.csv", f"records/{name}.json",
         *(f"runs/{name}/{file}" for file in ("checkpoint.npz", "config.json", "log.csv"))])
-    assert tuple(record) == results.FIELDS
+    assert tuple(record) == (*results.FIELDS, "config")
     assert results.read_record(folder / "paper", name) == record
     curve = results.read_table(folder / "paper" / "curves" / f"{name}.csv")
     assert [row["batch"] for row in curve] == [2, 4, 6]

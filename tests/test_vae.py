@@ -1,4 +1,4 @@
-"""Stacked experts against one Keras VAE each (spvae_tf.plain): outputs, bounds, gradients; sizes, initial weights."""
+"""Stacked experts against one Keras VAE each (spvae_tf.plain): outputs, bounds, gradients; first weights."""
 
 import functools
 import math
@@ -56,9 +56,8 @@ def models(case, likelihood):
     return pair(model)
 
 
-def images(model, batch=BATCH):
-    pixels = math.prod(model.image_shape)
-    return tf.constant(np.random.default_rng(2).random([batch, pixels]), tf.float32)
+def images(model):
+    return tf.constant(np.random.default_rng(2).random([BATCH, math.prod(model.image_shape)]), tf.float32)
 
 
 def noise(model):
@@ -92,7 +91,7 @@ def assert_same_bound_and_gradients(model, plain, x):
 
 
 def places(model, leaf):
-    """Where a leaf region's pixels lie among the outputs of its experts, padded to the largest leaf region."""
+    """Where a leaf region's pixels lie among its experts' outputs, which are padded to the largest leaf."""
     if model.get_config()["architecture"] == "dense":
         return np.arange(len(leaf.scope))
     boxes = [rectangle(region, model.image_shape[1]) for region in model.graph.leaf_regions]
@@ -139,12 +138,13 @@ def test_the_four_models_of_the_paper(name, likelihood):
 def test_gradients_of_black_images_before_training(case):
     """Zero pixels and zero biases put the first hidden layers at softplus(0), where the derivative is 1/2."""
     graph, image_shape, architecture, num_components = CASES[case]
-    model, plain = pair(SPVAE(graph, image_shape, "continuous", architecture, 5, 3, num_components=num_components))
+    model, plain = pair(
+        SPVAE(graph, image_shape, "continuous", architecture, 5, 3, num_components=num_components))
     assert_same_bound_and_gradients(model, plain, tf.zeros_like(images(model)))
 
 
 def test_copied_weights_are_the_model():
-    """A plain model with weights of its own gives another bound; the oracle does not share the stacked weights."""
+    """The oracle does not share the stacked weights: with weights of its own it gives another bound."""
     model, plain = models("dense", "continuous")
     other = PlainSPVAE(model)
     x = images(model)
@@ -172,11 +172,11 @@ def test_all_ways_to_convolve_agree(size, stride, transposed, monkeypatch):
     rows = tf.random.stateless_normal([2, 4, 3 * math.prod(input_size)], [0, 1])
     expected = []
     for expert in range(2):
-        expected_images = tf.reshape(rows[expert], [4, *input_size, 3])
+        kernel, inputs = layer.kernel[expert], tf.reshape(rows[expert], [4, *input_size, 3])
         if transposed:
-            out = tf.nn.conv2d_transpose(expected_images, layer.kernel[expert], [4, *output_size, 2], stride, "SAME")
+            out = tf.nn.conv2d_transpose(inputs, kernel, [4, *output_size, 2], stride, "SAME")
         else:
-            out = tf.nn.conv2d(expected_images, layer.kernel[expert], stride, "SAME")
+            out = tf.nn.conv2d(inputs, kernel, stride, "SAME")
         expected.append(tf.reshape(out + layer.bias[expert], [4, -1]))
     np.testing.assert_allclose(layer(rows), expected, atol=1e-5)
     monkeypatch.setattr(vae.StackedConv, "WRITTEN_OUT_LIMIT", 0)

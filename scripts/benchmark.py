@@ -1,0 +1,32 @@
+"""Times training steps, validation and evaluation of the four models as ratios in one run; nothing else should run.
+
+Example:
+  python scripts/benchmark.py --json=benchmark.json --plot=results/figures/scaling.png
+"""
+
+import cli  # isort: skip (first: it quiets TensorFlow)
+import json
+
+from absl import flags
+
+from spvae_tf import benchmark, checkpoint, figures, model
+
+_MODELS = flags.DEFINE_list("models", list(model.MODELS), "Models.")
+_LIKELIHOODS = flags.DEFINE_list("likelihoods", ["continuous", "discrete"], "continuous, discrete.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds in which the contenders take turns.", lower_bound=1)
+_JSON = flags.DEFINE_string("json", None, "All figures go to this file.")
+_PLOT = flags.DEFINE_string("plot", None, "Also measures how a step grows, and draws it here.")
+
+
+def main():
+    report = benchmark.run([model.canonical_name(m) for m in _MODELS.value], _LIKELIHOODS.value, _REPEATS.value)
+    print(benchmark.format_report(report))
+    if _PLOT.value:
+        report["scaling"] = benchmark.scaling()
+        figures.scaling(report["scaling"], _PLOT.value)
+    if _JSON.value:
+        checkpoint.write_text(_JSON.value, json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    cli.run(main)

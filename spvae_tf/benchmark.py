@@ -1,0 +1,362 @@
+"""Time and memory of training, validation and evaluation, as ratios measured in one process and one run.
+
+Contenders take turns, so that a machine that slows down slows all of them. Each is set against its own floor: the time
+of its matrix products and convolutions, its transcendental functions and its noise, each alone, on tensors of the same
+shapes, added up. What a step takes beyond its floor is what this code adds.
+"""
+
+import contextlib
+import math
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from spvae_tf import experiment, iwae, vae
+from spvae_tf.data import load_dataset
+from spvae_tf.model import EVALUATION_BATCH, EVALUATION_ROWS, MODELS
+from spvae_tf.plain import PlainSPVAE
+from spvae_tf.training import Trainer
+
+BATCHES = 16  # training batches in one timed call
+
+
+class Timing:
+    """Seconds of repeated calls of one contender.
+
+    Attributes:
+      seconds: one entry for each repetition, each divided by `units`.
+    """
+
+    def __init__(self, call, units=1):
+        self.call, self.units, self.seconds = call, units, []
+
+    def first(self):
+        """Seconds of the first call, compilation included."""
+        started = time.perf_counter()
+        _wait(self.call())
+        return time.perf_counter() - started
+
+    def once(self):
+        """Times one call."""
+        started = time.perf_counter()
+        _wait(self.call())
+        self.seconds.append((time.perf_counter() - started) / self.units)
+
+    @property
+    def median(self):
+        """Median seconds per unit."""
+        return float(np.median(self.seconds))
+
+    def summary(self):
+        """Median, smallest and largest seconds per unit."""
+        return dict(median=self.median, min=min(self.seconds), max=max(self.seconds))
+
+
+def _wait(result):
+    for tensor in tf.nest.flatten(result):
+        if tensor is not None:
+            np.asarray(tensor).ravel()[:1]
+
+
+def interleave(timings, repeats):
+    """Times contenders in turn.
+
+    Args:
+      timings: Timing objects; each has been called once already.
+      repeats: rounds.
+    """
+    for _ in range(repeats):
+        for timing in timings:
+            timing.once()
+
+
+# --- peak memory ------------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def peak_memory(result, key):
+    """Stores the process's peak memory inside the block, in MiB, as result[key]; None where it cannot be told."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        tf.config.experimental.reset_memory_stats("GPU:0")
+    else:
+        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # Linux: forget the peak so far
+    yield
+    result[key] = None
+    if gpus:
+        result[key] = tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
+    else:
+        with contextlib.suppress(OSError), open("/proc/self/status") as file:
+            peak = next(line for line in file if line.startswith("VmHWM"))
+            result[key] = int(peak.split()[1]) / 1024
+
+
+# --- floors -----------------------------------------------------------------------------------------------------------
+
+def _layers(network):
+    """The dense and convolution layers of an encoder or decoder with the shape of their input features."""
+    for layer in network._flatten_layers(include_self=False):
+        if isinstance(layer, vae.StackedDense):
+            yield layer, layer.kernel.shape[1]
+        elif isinstance(layer, vae.StackedConv):
+            yield layer, math.prod(layer.input_size) * layer.channels[0]
+
+
+def _is_hidden(layer):
+    """Whether a softplus follows the layer."""
+    return layer.name not in ("mean", "precision") and not layer.name.startswith("output") \
+        and layer.name != "dense_2"
+
+
+def _gradient_call(function, *arguments, variables=()):
+    @tf.function(jit_compile=True)
+    def call():
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            value = function(*arguments)
+        return tape.gradient(value, [*arguments, *variables])
+    return call
+
+
+def floor_timings(model, encoder_rows, decoder_rows, gradients):
+    """What a pass through a model must at least compute, piece by piece.
+
+    Args:
+      model: SPVAE.
+      encoder_rows: images.
+      decoder_rows: images times samples.
+      gradients: True for a training step, False for the bound alone; then the encoder does not count.
+
+    Returns:
+      dict piece -> list of Timing.
+    """
+    def timing(function, *arguments, variables=()):
+        call = _gradient_call(function, *arguments, variables=variables) if gradients else \
+            tf.function(lambda: function(*arguments), jit_compile=True)
+        return Timing(call)
+
+    pieces = {"matrix products": [], "transcendental functions": [], "noise": []}
+    for network, rows in ((model.encoder, encoder_rows), (model.decoder, decoder_rows)):
+        if not gradients and network is model.encoder:
+            continue  # once per image, not once per sample
+        for layer, inputs in _layers(network):
+            x = tf.random.normal([model.num_experts, rows, inputs])
+            pieces["matrix products"].append(timing(layer, x, variables=layer.trainable_variables))
+            if _is_hidden(layer):
+                pieces["transcendental functions"].append(timing(vae.softplus, layer(x)))
+    pixels = model._leaf_pixels.shape[1]
+    outputs = [tf.random.normal([model.num_experts, decoder_rows, pixels]) for _ in range(model.likelihood.num_outputs)]
+    x = tf.random.uniform([model.num_experts, decoder_rows, pixels])
+    pieces["transcendental functions"].append(timing(lambda *o: model.likelihood.log_kernel(x, o), *outputs))
+    shape = [model.num_experts, decoder_rows, model.latent_dim]
+    normal = tf.function(iwae.standard_normal, jit_compile=True)
+    seed = tf.Variable([0, 0])
+    pieces["noise"].append(Timing(tf.function(lambda: normal(iwae.random_words(shape, seed)))))
+    return pieces
+
+
+def floor_of(pieces):
+    """Median seconds of each piece of a floor, and their sum.
+
+    Args:
+      pieces: of `floor_timings`, timed.
+
+    Returns:
+      dict piece -> seconds, with "sum".
+    """
+    seconds = {name: sum(t.median for t in timings) for name, timings in pieces.items()}
+    return seconds | {"sum": sum(seconds.values())}
+
+
+# --- contenders -------------------------------------------------------------------------------------------------------
+
+def _config(name, likelihood, **changes):
+    config = experiment.make_config(name, "mnist_sample", likelihood)
+    config.protocol = "released"
+    config.update(changes)
+    return experiment.resolve(config)
+
+
+def make_trainer(config, dataset):
+    """A Trainer that is only timed.
+
+    Args:
+      config: resolved configuration.
+      dataset: data.Dataset.
+
+    Returns:
+      Trainer.
+    """
+    return Trainer(experiment.make_model(config, dataset.image_shape), dataset, config, workdir="")
+
+
+def step_timing(trainer, batches=BATCHES):
+    """A call of the compiled training loop, per batch."""
+    indices, zero = trainer.stream(0, batches), tf.constant(0)
+    return Timing(lambda: trainer._block(indices, zero), batches)
+
+
+def plain_step_timing(trainer):
+    """A training step of the plain implementation with the same optimiser, data and noise."""
+    plain = PlainSPVAE(trainer.model)
+    optimizer = type(trainer.optimizer).from_config(trainer.optimizer.get_config())
+    optimizer.build(plain.trainable_variables)
+    x, _, words = trainer._batch(tf.constant(trainer.stream(0, 1)[0]), 0)
+    seed = tf.Variable([0, 0])
+
+    @tf.function
+    def step():
+        noise = tf.random.stateless_normal(words.shape, seed)
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(plain.bound(x, noise))
+        variables = plain.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        return loss
+
+    return Timing(step)
+
+
+def evaluation_timing(model, images, num_samples):
+    """The streamed bound of a batch of images, per image of k = 5,000."""
+    images = images[:EVALUATION_BATCH]
+    return Timing(lambda: model.log_prob(images, num_samples, seed=0), len(images) * num_samples / 5000)
+
+
+def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5, evaluation_samples=200):
+    """Times everything.
+
+    Args:
+      models: names.
+      likelihoods: names.
+      repeats: rounds.
+      evaluation_samples: k of the timed evaluations, which are scaled to 5,000.
+
+    Returns:
+      dict of results that JSON can hold: for each likelihood and model the seconds of a step, a validation, an
+      evaluation, their floors, compilation and peak memory.
+    """
+    report = dict(device=experiment.device(), versions=experiment.versions(), commit=experiment.commit(),
+                  batches_per_call=BATCHES, repeats=repeats, cells=[])
+    for likelihood in likelihoods:
+        dataset = load_dataset("mnist_sample", likelihood)
+        contenders = {name: _contender(name, likelihood, dataset, evaluation_samples) for name in models}
+        for kind in ("step", "validation", "evaluation", "plain"):
+            interleave([c[kind] for c in contenders.values() if kind in c], repeats)
+        for name, contender in contenders.items():
+            report["cells"].append(_summarise(name, likelihood, contender, len(dataset.validation), repeats))
+    return report
+
+
+def _contender(name, likelihood, dataset, evaluation_samples):
+    trainer = make_trainer(_config(name, likelihood), dataset)
+    contender = dict(trainer=trainer, memory={})
+    contender["step"] = step_timing(trainer)
+    contender["validation"] = Timing(lambda: trainer._validation(tf.constant(0)))
+    contender["evaluation"] = evaluation_timing(trainer.model, dataset.test, evaluation_samples)
+    contender["compile"] = {}
+    for kind in ("step", "validation", "evaluation"):
+        with peak_memory(contender["memory"], kind):
+            contender["compile"][kind] = contender[kind].first()
+    if MODELS[name][0]:
+        contender["plain"] = plain_step_timing(trainer)
+        contender["compile"]["plain"] = contender["plain"].first()
+    return contender
+
+
+def _summarise(name, likelihood, contender, num_validation, repeats):
+    model, config = contender["trainer"].model, contender["trainer"].config
+    step_floor = floor_timings(model, config.batch_size, config.batch_size * config.train_samples, True)
+    chunk_floor = floor_timings(model, EVALUATION_BATCH, EVALUATION_ROWS, False)
+    timings = [t for pieces in (step_floor, chunk_floor) for ts in pieces.values() for t in ts]
+    for timing in timings:
+        timing.first()
+    interleave(timings, repeats)
+    cell = dict(model=name, likelihood=likelihood, peak_mib=contender["memory"], step_floor=floor_of(step_floor),
+                evaluation_floor={k: v * 5000 / EVALUATION_ROWS for k, v in floor_of(chunk_floor).items()},
+                validation_images=num_validation)
+    for kind in ("step", "validation", "evaluation", "plain"):
+        if kind in contender:
+            cell[kind] = contender[kind].summary()
+            cell.setdefault("compile", {})[kind] = contender["compile"][kind] - contender[kind].median \
+                * contender[kind].units
+    # a validation of 10,000 images beside the 128 batches before it
+    cell["validation_share"] = cell["validation"]["median"] * 10_000 / num_validation / (128 * cell["step"]["median"])
+    return cell
+
+
+# --- how cost grows ---------------------------------------------------------------------------------------------------
+
+SCALING = {
+    "samples k": ("train_samples", (1, 2, 5, 10, 20)),
+    "batch": ("batch_size", (32, 64, 128, 256, 512)),
+    "super-pixel side Δ": ("delta", (4, 7, 14)),
+    "experts per super-pixel": ("num_components", (1, 2, 4, 8)),
+}
+
+
+def scaling(repeats=3):
+    """Seconds of an SPVAE training step (continuous, Table 2's size) as one setting grows and the others stay.
+
+    Args:
+      repeats: rounds.
+
+    Returns:
+      dict title -> list of [value, median seconds].
+    """
+    dataset, report = load_dataset("mnist_sample", "continuous"), {}
+    for title, (key, values) in SCALING.items():
+        timings = []
+        for value in values:
+            timings.append(step_timing(make_trainer(_config("SPVAE", "continuous", **{key: value}), dataset), 4))
+            timings[-1].first()
+        interleave(timings, repeats)
+        report[title] = [[value, timing.median] for value, timing in zip(values, timings)]
+    return report
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+def format_report(report):
+    """The report as text, ratios first.
+
+    Args:
+      report: of `run`.
+
+    Returns:
+      str.
+    """
+    cells = {(c["likelihood"], c["model"]): c for c in report["cells"]}
+    lines = [report["device"], report["versions"], f"commit {report['commit']}; medians of {report['repeats']} rounds",
+             "", "ratios of training steps"]
+    pairs = (("SPVAE", "VAE"), ("Conv-SPVAE", "Conv-VAE"))
+    for likelihood in dict.fromkeys(key[0] for key in cells):
+        for one, other in pairs:
+            if (likelihood, one) in cells and (likelihood, other) in cells:
+                a, b = (cells[likelihood, n]["step"]["median"] for n in (one, other))
+                lines.append(f"  {likelihood:10}  {one} / {other:8} {a / b:6.2f}")
+        for name in (pair[0] for pair in pairs):
+            cell = cells.get((likelihood, name))
+            if cell:
+                compile_ratio = cell["compile"]["plain"] / cell["compile"]["step"]
+                lines.append(f"  {likelihood:10}  plain / ours, {name}: step "
+                             f"{cell['plain']['median'] / cell['step']['median']:.1f}, "
+                             f"compilation {compile_ratio:.1f}")
+    lines += ["", f"{'':22}{'step ms':>9}{'(min–max)':>15}{'× floor':>9}{'validation':>12}{'compile s':>11}"
+              f"{'k=5000 img/s':>14}{'of floor':>10}{'peak MiB':>10}"]
+    for (likelihood, name), cell in cells.items():
+        step, floor = cell["step"], cell["step_floor"]["sum"]
+        evaluation = cell["evaluation"]["median"]
+        peak = max((v for v in cell["peak_mib"].values() if v), default=float("nan"))
+        lines.append(
+            f"{name + ', ' + likelihood:22}{1e3 * step['median']:9.1f}"
+            f"{_range(step):>15}"
+            f"{step['median'] / floor:9.2f}{cell['validation_share']:11.0%} {cell['compile']['step']:11.1f}"
+            f"{1 / evaluation:14.1f}{cell['evaluation_floor']['sum'] / evaluation:10.0%}{peak:10.0f}")
+    lines.append("validation: 10,000 images at k = 5, as a share of the 128 training batches before it; peak: of the "
+                 "whole process, on a GPU of its memory")
+    return "\n".join(lines)
+
+
+def _range(summary):
+    return f"({1e3 * summary['min']:.1f}–{1e3 * summary['max']:.1f})"
