@@ -32,6 +32,7 @@ with _quiet_start():
 
     from spvae_tf.errors import InputError
 
+    tf.get_logger().setLevel("ERROR")  # not that models of many sizes are compiled in one process
     tf.function(lambda: tf.zeros([]) + 1, jit_compile=True)()  # the devices and XLA introduce themselves once
 
 

@@ -129,6 +129,7 @@ class SumProductNetwork(keras.layers.Layer):
             self.sum_weights = self.add_weight(
                 shape=(self.num_weights,), name="sum_weights", dtype=self.variable_dtype,
                 initializer=keras.initializers.RandomNormal(0.0, 1.0, seed=seed))
+        self.built = True
 
     def get_config(self):
         return super().get_config() | {"graph": self.graph.to_json(), "num_sums": self.num_sums,

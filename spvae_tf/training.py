@@ -17,7 +17,7 @@ from tqdm import tqdm
 from spvae_tf import checkpoint, iwae
 from spvae_tf.model import make_seed
 
-VALIDATION_BATCH = 500  # images; bounds the memory of a validation
+VALIDATION_BATCH = 200  # images; their samples still fit the cache, and bound the memory
 BASE_BATCH = 10_000  # images whose base measure is computed at once
 SECONDS_BETWEEN_CHECKPOINTS = 30
 LOG_FIELDS = ("batch", "train_ll", "val_ll", "best", "seconds")
