@@ -57,7 +57,7 @@ def _curves_panel(axes, folder, records):
         cell = paper.PAPER.get((model, records[0]["dataset"], records[0]["likelihood"]))
         if cell and cell.logged_val_ll is not None:
             axes.axhline(cell.logged_val_ll, color=COLOURS[model], ls=":", lw=1)
-            axes.annotate(f"authors' log, {model}", (1, cell.logged_val_ll), ha="right", va="bottom",
+            axes.annotate(f"authors' log, {model}", (0.3, cell.logged_val_ll), va="bottom",
                           xycoords=("axes fraction", "data"), fontsize=7, color=COLOURS[model])
     margin = 0.1 * (max(highs) - min(lows)) or 1
     axes.set_ylim(min(lows) - margin, max(highs) + 2 * margin)
