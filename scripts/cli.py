@@ -31,6 +31,7 @@ with _quiet_start():
     import tensorflow as tf
 
     from spvae_tf.errors import InputError
+    from spvae_tf.training import NonFiniteError
 
     tf.get_logger().setLevel("ERROR")  # not that models of many sizes are compiled in one process
     tf.function(lambda: tf.zeros([]) + 1, jit_compile=True)()  # the devices and XLA introduce themselves once
@@ -54,6 +55,9 @@ def run(main):
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except NonFiniteError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _parse_flags(argv):

@@ -1,4 +1,4 @@
-"""The one exception a user of the library has to know, and the check that raises it most."""
+"""The one exception a user of the library has to know, and the checks that raise it most."""
 
 import numbers
 
@@ -23,3 +23,16 @@ def check_count(name, value):
     """
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
+
+
+def check_seed(seed):
+    """Refuses what cannot be a seed.
+
+    Args:
+      seed: anything.
+
+    Raises:
+      InputError: when the seed is no integer or negative.
+    """
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
+        raise InputError(f"seed is {seed!r}; it must be an integer of at least 0")

@@ -1,6 +1,7 @@
 """A run of the paper's experiment: configuration, training, evaluation, record."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ from spvae_tf.data import DATASETS, load_dataset
 from spvae_tf.errors import InputError
 from spvae_tf.likelihoods import get_likelihood
 from spvae_tf.model import MODELS, build_model, canonical_name
+from spvae_tf.region_graph import RegionGraph
 from spvae_tf.training import Trainer
 
 # What the text says, and what the code that made the tables does. `patience` is the number of validations in a row
@@ -52,7 +54,7 @@ def make_config(model="SPVAE", dataset="mnist", likelihood="continuous"):
     return ml_collections.ConfigDict(dict(
         model=model, dataset=dataset, likelihood=likelihood, protocol="paper", preset="single",
         hidden_units=cell.hidden_units, latent_dim=cell.latent_dim,
-        delta=optional(int), num_sums=2, num_components=2,
+        delta=optional(int), graph=optional(str), num_sums=2, num_components=2,
         seed=0, data_seed=0, data_dir=optional(str), train_fraction=1.0, round_pixels=optional(bool),
         batch_size=128, train_samples=5, validate_every=128, max_batches=optional(int),
         learning_rate=optional(float), patience=optional(int), stream=optional(str), shuffle_buffer=1000,
@@ -60,7 +62,14 @@ def make_config(model="SPVAE", dataset="mnist", likelihood="continuous"):
 
 
 def check_dataset_name(dataset):
-    """Raises InputError unless `dataset` is a known name or the path of an .npz."""
+    """Refuses what names no data set.
+
+    Args:
+      dataset: a name of data.DATASETS or the path of an .npz.
+
+    Raises:
+      InputError: for anything else.
+    """
     if dataset not in DATASETS and not str(dataset).endswith(".npz"):
         raise InputError(f"dataset is {dataset!r}; it must be one of {', '.join(DATASETS)} or the path of an .npz")
 
@@ -92,6 +101,12 @@ def resolve(config):
                  "validate_every", "patience", "shuffle_buffer", "test_samples"):
         if config[name] < 1:
             raise InputError(f"{name} is {config[name]}; it must be at least 1")
+    if config.graph is not None:
+        if not MODELS[config.model][0] or config.delta is not None:
+            raise InputError("graph is for SPVAE and Conv-SPVAE without delta, not for "
+                             f"{config.model} with delta={config.delta}")
+        if not config.graph.startswith("{"):  # a path; from here on the graph itself travels with the configuration
+            config.graph = RegionGraph.load(config.graph).to_json()
     for name in ("delta", "max_batches", "num_test_images"):
         if config[name] is not None and config[name] < 1:
             raise InputError(f"{name} is {config[name]}; it must be at least 1")
@@ -116,8 +131,8 @@ def make_model(config, image_shape):
       SPVAE.
     """
     return build_model(config.model, image_shape, config.likelihood, config.hidden_units, config.latent_dim,
-                       delta=config.delta, num_sums=config.num_sums, num_components=config.num_components,
-                       seed=config.seed)
+                       delta=config.delta, graph=RegionGraph.from_json(config.graph) if config.graph else None,
+                       num_sums=config.num_sums, num_components=config.num_components, seed=config.seed)
 
 
 def load_data(config):
@@ -147,6 +162,7 @@ def train(config, workdir, dataset=None, on_validation=None):
 
     Raises:
       InputError: for a wrong configuration, or a workdir that belongs to another one.
+      NonFiniteError: at a NaN or infinity in training.
     """
     config = resolve(config)
     dataset = dataset or load_data(config)
@@ -157,7 +173,7 @@ def train(config, workdir, dataset=None, on_validation=None):
     return model, trainer, dataset
 
 
-# What may differ between the sessions of one training run; all else makes another run.
+# What may change when a training run is continued; all else makes another run.
 FREE = ("data_dir", "max_batches", "test_samples", "num_test_images", "preset")
 
 
@@ -174,15 +190,19 @@ def run_name(config):
     plain = make_config(config.model, config.dataset, config.likelihood)
     plain.protocol = config.protocol
     named = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim", "seed", *FREE)
-    changed = [f"{key}={config[key]}" for key, value in resolve(plain).items()
+    changed = [f"{key}={_short(config[key])}" for key, value in resolve(plain).items()
                if key not in named and config[key] != value]
-    dataset = Path(config.dataset).stem if str(config.dataset).endswith(".npz") else config.dataset
+    dataset = f"npz_{Path(config.dataset).stem}" if str(config.dataset).endswith(".npz") else config.dataset
     return "-".join([config.model, dataset, config.likelihood, config.preset, f"h{config.hidden_units}",
                      f"z{config.latent_dim}", *changed, f"seed{config.seed}"]).lower()
 
 
+def _short(value):
+    return hashlib.sha256(value.encode()).hexdigest()[:8] if str(value).startswith("{") else value
+
+
 def finished(config, results_dir):
-    """The record of a run, if it is there and was made with the same configuration.
+    """The record of a run, if it is there.
 
     Args:
       config: resolved configuration.
@@ -190,13 +210,26 @@ def finished(config, results_dir):
 
     Returns:
       dict or None.
+
+    Raises:
+      InputError: when the record was made with another configuration, as with another k; it is not overwritten.
     """
-    record = results.read_record(Path(results_dir) / config.protocol, run_name(config))
-    return record if record and record["config"] == _recorded(config) else None
+    folder, name, wanted = Path(results_dir) / config.protocol, run_name(config), _recorded(config)
+    record = results.read_record(folder, name)
+    if record is None:
+        return None
+    found = _recorded(make_config()) | record["config"]  # a key younger than the record had its default
+    for key in wanted:
+        if found[key] != wanted[key]:
+            raise InputError(f"{folder} holds {name} with {key}={found[key]!r}, not {wanted[key]!r}; "
+                             "choose another --results_dir or delete the record")
+    return record
 
 
 def _recorded(config):
-    return {key: value for key, value in config.items() if key != "data_dir"}
+    """A configuration as records keep it, without the places of files on a machine."""
+    kept = {key: value for key, value in config.items() if key != "data_dir"}
+    return kept | {"dataset": Path(config.dataset).name}
 
 
 def _claim(workdir, config, dataset):
@@ -205,7 +238,7 @@ def _claim(workdir, config, dataset):
     wanted = config.to_dict() | {"image_shape": list(dataset.image_shape), "num_train": len(dataset.train)}
     if path.exists():
         found = _read_config(workdir)
-        differing = [key for key in wanted if key not in FREE and found.get(key) != wanted[key]]
+        differing = [key for key in wanted if key not in FREE and found[key] != wanted[key]]
         if differing:
             key = "protocol" if "protocol" in differing else differing[0]
             raise InputError(f"{workdir} holds a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
@@ -216,8 +249,8 @@ def _claim(workdir, config, dataset):
 def _read_config(workdir):
     path = Path(workdir) / checkpoint.CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        missing = {*make_config(), "image_shape", "num_train"} - set(config)
+        config = make_config().to_dict() | json.loads(path.read_text(encoding="utf-8"))
+        missing = {"image_shape", "num_train"} - set(config)
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))}")
         return config
@@ -312,13 +345,20 @@ def run(config, results_dir, dataset=None):
       dataset: data.Dataset, when it is already loaded.
 
     Returns:
-      The record, a dict with the keys results.FIELDS.
+      The record, a dict with the keys results.FIELDS and `config`.
+
+    Raises:
+      InputError: for a wrong configuration, or a record of the same name made with another one.
+      NonFiniteError: at a NaN or infinity in training.
     """
     config = resolve(config)
     name, folder = run_name(config), Path(results_dir) / config.protocol
     if record := finished(config, results_dir):
         return record
     workdir = folder / "runs" / name
+    dataset = dataset or load_data(config)
+    if config.num_test_images and config.num_test_images > len(dataset.test):
+        raise InputError(f"num_test_images is {config.num_test_images}; the test set has {len(dataset.test)}")
     model, trainer, dataset = train(config, workdir, dataset)
     test = dataset.test[:config.num_test_images]
     quick, full = evaluate(model, dataset.test, 5), evaluate(model, test, config.test_samples)
@@ -346,9 +386,12 @@ def tensorboard_writer(workdir):
     Returns:
       Function of a row of the log.
     """
-    writer = tf.summary.create_file_writer(str(Path(workdir) / "tensorboard"))
+    writers = []  # made at the first row: a refused run leaves no folder behind
 
     def write(row):
+        if not writers:
+            writers.append(tf.summary.create_file_writer(str(Path(workdir) / "tensorboard")))
+        writer, = writers
         with writer.as_default(step=row["batch"]):
             tf.summary.scalar("ELBO/train", row["train_ll"])
             tf.summary.scalar("ELBO/validation", row["val_ll"])
@@ -385,7 +428,7 @@ def commit():
         return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True,
                               check=True).stdout.strip()
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

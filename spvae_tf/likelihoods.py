@@ -63,7 +63,11 @@ class Gaussian:
 
 
 class Binomial:
-    """Binomial(255, p) over the counts 255·x_d, with p = sigmoid(o) kept 2e-7 away from 0 and 1."""
+    """Binomial(255, p) over the counts 255·x_d, with p = sigmoid(o).
+
+    As in the released code p is squeezed 1e-7 away from 0 and 1, and 1e-7 is added inside both logarithms, so that the
+    probabilities of all counts sum to (1 + 2e-7)^255 = 1.00005.
+    """
 
     name = "discrete"
     num_outputs = 1

@@ -5,14 +5,13 @@
 """
 
 import math
-import numbers
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from spvae_tf import iwae, vae
-from spvae_tf.errors import InputError, check_count
+from spvae_tf.errors import InputError, check_count, check_seed
 from spvae_tf.likelihoods import get_likelihood
 from spvae_tf.region_graph import RegionGraph, poon_domingos, rectangle, single_region
 from spvae_tf.spn import SumProductNetwork
@@ -49,8 +48,11 @@ class SPVAE(keras.Model):
         super().__init__(**kwargs)
         for name, value in (("hidden_units", hidden_units), ("latent_dim", latent_dim)):
             check_count(name, value)
+        if architecture not in vae.ARCHITECTURES:
+            raise InputError(f"architecture is {architecture!r}; it must be one of {', '.join(vae.ARCHITECTURES)}")
+        check_seed(seed)
         self.graph = RegionGraph.from_json(graph) if isinstance(graph, str) else graph
-        self.image_shape = tuple(int(n) for n in image_shape)
+        self.image_shape = check_image_shape(image_shape)
         if math.prod(self.image_shape) != self.graph.num_variables:
             raise InputError(f"an image of {self.image_shape[0]}×{self.image_shape[1]} has "
                              f"{math.prod(self.image_shape)} pixels; the region graph has {self.graph.num_variables}")
@@ -141,7 +143,7 @@ class SPVAE(keras.Model):
         return tuple(tf.reshape(output, [experts, samples, batch, -1]) for output in outputs)
 
     def log_weights(self, x, posterior, noise, observed=None):
-        """log p(x_l, z_l,i) − log q(z_l,i | x_l) of every expert, without the base measure of the pixels.
+        """log p(x_l, z_l,i) − log q(z_l,i | x_l) of every expert (the terms of (2)), without the pixels' base measure.
 
         Args:
           x: [batch, pixels] in [0, 1].
@@ -156,10 +158,10 @@ class SPVAE(keras.Model):
         z = iwae.reparametrise(mean, precision, noise)
         log_kernel = self.likelihood.log_kernel(self.split(x)[:, None], self.decode(z))
         if observed is not None or not self._leaf_exists.all():
-            log_kernel = tf.where(self._present(x, observed)[:, None], log_kernel, 0)
+            log_kernel = tf.where(self._present(observed)[:, None], log_kernel, 0)
         return tf.reduce_sum(log_kernel, axis=-1) + iwae.log_prior_over_proposal(z, precision, noise)
 
-    def _present(self, x, observed):
+    def _present(self, observed):
         """bool [experts, batch or 1, pixels of a leaf]: pixels that exist in the leaf and are observed."""
         exists = np.repeat(self._leaf_exists, self.num_components, axis=0)[:, None]
         return tf.constant(exists) if observed is None else tf.logical_and(self.split(observed), exists)
@@ -303,7 +305,7 @@ class SPVAE(keras.Model):
     def _finish(self, observed, log_base, state, num_samples):
         leaves = iwae.RunningBound.bound(state, num_samples)
         if observed is not None:  # the integral of p(z) is known where nothing is observed
-            leaves = tf.where(tf.reduce_any(self._present(None, observed), axis=-1), leaves, 0)
+            leaves = tf.where(tf.reduce_any(self._present(observed), axis=-1), leaves, 0)
         sizes = tf.reshape(tf.transpose(iwae.RunningBound.effective_sample_size(state)), [-1, *self._leaf_shape])
         value = self.combine(leaves, log_base)
         if observed is not None:
@@ -323,10 +325,31 @@ def make_seed(seed):
     Raises:
       InputError: when the seed is no integer or negative.
     """
-    if seed is not None and (not isinstance(seed, numbers.Integral) or seed < 0):
-        raise InputError(f"seed is {seed!r}; it must be an integer of at least 0, or None")
+    if seed is not None:
+        check_seed(seed)
     words = np.random.SeedSequence(seed).generate_state(2, np.uint32)
     return tf.constant(words.astype(np.int32))
+
+
+def check_image_shape(image_shape):
+    """Refuses what is no (height, width).
+
+    Args:
+      image_shape: anything.
+
+    Returns:
+      (height, width).
+
+    Raises:
+      InputError: unless it is a pair of positive integers.
+    """
+    try:
+        height, width = image_shape
+    except (TypeError, ValueError) as error:
+        raise InputError(f"image_shape is {image_shape!r}; it must be (height, width)") from error
+    check_count("height", height)
+    check_count("width", width)
+    return int(height), int(width)
 
 
 def check_images(x, num_pixels, observed=None):
@@ -343,7 +366,10 @@ def check_images(x, num_pixels, observed=None):
     Raises:
       InputError: on a wrong shape or dtype, or on an observed pixel that is NaN or outside [0, 1].
     """
-    x = np.asarray(x)
+    try:
+        x = np.asarray(x)
+    except ValueError as error:
+        raise InputError(f"images are no array: {error}") from error
     if x.ndim != 2 or x.shape[1] != num_pixels:
         raise InputError(f"images have shape {x.shape}; the model takes [batch, {num_pixels}]")
     if not np.issubdtype(x.dtype, np.floating):
@@ -364,12 +390,29 @@ def check_images(x, num_pixels, observed=None):
 
 
 def default_delta(image_shape):
-    """The step Δ that divides the longer side into four super-pixels: 7 for 28×28, 8 for 32×32 (section 4)."""
+    """The step Δ that divides the longer side into four super-pixels: 7 for 28×28, 8 for 32×32 (section 4).
+
+    Args:
+      image_shape: (height, width).
+
+    Returns:
+      Δ in pixels.
+    """
     return -(-max(image_shape) // 4)
 
 
 def canonical_name(model):
-    """The name of a model as the paper writes it, whatever its capitals."""
+    """The name of a model as the paper writes it, whatever its capitals.
+
+    Args:
+      model: str.
+
+    Returns:
+      A key of MODELS.
+
+    Raises:
+      InputError: for a model that does not exist.
+    """
     names = {name.lower(): name for name in MODELS}
     if str(model).lower() not in names:
         raise InputError(f"model is {model!r}; it must be one of {', '.join(MODELS)}")
@@ -399,8 +442,10 @@ def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, del
       InputError: when an argument is out of range.
     """
     has_spn, architecture = MODELS[canonical_name(model)]
-    height, width = image_shape
+    height, width = image_shape = check_image_shape(image_shape)
     if not has_spn:
+        if graph is not None:
+            raise InputError(f"{model} takes no graph: it has a single region")
         graph, num_components = single_region(height * width), 1
     elif graph is None:
         graph = poon_domingos(height, width, default_delta(image_shape) if delta is None else delta)

@@ -54,9 +54,9 @@ def read_record(folder, name):
         missing = {*FIELDS, "config"} - set(record)
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))}")
-        if record["model"] not in MODEL_ORDER:
-            raise ValueError(f"model {record['model']!r}")
-    except (ValueError, TypeError) as error:
+        if record["model"] not in MODEL_ORDER or not isinstance(record["config"], dict):
+            raise ValueError(f"model {record['model']!r}, config {record['config']!r}")
+    except (ValueError, TypeError, OSError) as error:
         warnings.warn(f"record {path} is damaged ({error}); its run will be repeated", stacklevel=2)
         return None
     return record

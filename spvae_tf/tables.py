@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import keras
 
-from spvae_tf import checkpoint, experiment, paper, results
+from spvae_tf import experiment, paper, results
 from spvae_tf.errors import InputError
 from spvae_tf.model import MODELS, build_model, canonical_name
 from spvae_tf.training import NonFiniteError
@@ -61,12 +61,24 @@ def table2():
 
 
 def write_table2(results_dir, rows):
-    """Writes `<results_dir>/table2.csv`."""
+    """Writes `<results_dir>/table2.csv`.
+
+    Args:
+      results_dir: folder of results.
+      rows: of `table2`.
+    """
     results.write_table(Path(results_dir) / "table2.csv", rows, TABLE2_FIELDS)
 
 
 def format_table2(rows):
-    """Table 2 as text: ours, with the paper's thousands in brackets."""
+    """Table 2 as text: ours, with the paper's thousands in brackets.
+
+    Args:
+      rows: of `table2`.
+
+    Returns:
+      str.
+    """
     cells = {(r["model"], r["dataset"], r["likelihood"]): f"{r['params']:,} ({r['paper_kparams']}k)" for r in rows}
     return _grid("Parameters (the paper's, in thousands, in brackets)", cells, paper.DATASETS)
 
@@ -116,6 +128,8 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, **ove
                 for seed in seeds:
                     config.seed = _seed(seed)
                     configs.append(experiment.resolve(config))
+    if not configs:
+        raise InputError("there is nothing to run; --models, --datasets, --likelihoods and --seeds must not be empty")
     order = {name: n for n, name in enumerate(("SPVAE", "VAE", "Conv-VAE", "Conv-SPVAE"))}
     return sorted(configs, key=lambda c: order[c.model])
 
@@ -143,45 +157,49 @@ def reproduce_table1(configs, results_dir):
       InputError: when the results cannot be written.
     """
     folder = Path(results_dir) / configs[0].protocol
-    checkpoint.write_text(folder / ".writable", "")
-    (folder / ".writable").unlink()
-    failures, datasets = [], {}
+    write_table1(folder)  # before hours of work: can the results be written?
+    failures, datasets, done = {}, {}, []
     for number, config in enumerate(configs, 1):
         name = experiment.run_name(config)
-        if experiment.finished(config, results_dir):
-            print(f"[{number}/{len(configs)}] {name}: already there")
-            continue
-        print(f"[{number}/{len(configs)}] {name}", flush=True)
         started = time.monotonic()
         try:
+            if record := experiment.finished(config, results_dir):
+                done.append(record)
+                print(f"[{number}/{len(configs)}] {name}: already there")
+                continue
+            print(f"[{number}/{len(configs)}] {name}", flush=True)
             key = (config.dataset, config.likelihood)
             if key not in datasets:
                 datasets = {key: experiment.load_data(config)}  # one at a time: CIFAR-10 takes 250 MB
             record = experiment.run(config, results_dir, datasets[key])
         except (InputError, NonFiniteError) as error:
-            failures.append((name, error))
-            print(f"  failed: {error}", file=sys.stderr)
+            failures[name] = error
             continue
         except Exception as error:  # whatever it is, the other cells are still worth having
-            failures.append((name, error))
+            failures[name] = error
             traceback.print_exc()
             continue
+        finally:
+            keras.backend.clear_session()
+            gc.collect()
+        done.append(record)
         print(f"  test ELBO {record['test_ll']:.1f} ± {record['test_ll_stderr']:.1f} (k = {record['num_samples']}, "
               f"{record['num_test_images']} images), validation {record['val_ll_k5']:.1f} (k = 5), "
               f"{record['batches']} batches, {time.monotonic() - started:.0f} s", flush=True)
         write_table1(folder)
-        keras.backend.clear_session()
-        gc.collect()
-    write_table1(folder)
-    print("\n" + format_table1([r for config in configs if (r := experiment.finished(config, results_dir))]))
-    print(f"\n{folder / 'table1.csv'}: {len(configs) - len(failures)} of {len(configs)} runs done")
-    for name, error in failures:
+    print("\n" + format_table1(done))
+    print(f"\n{folder / 'table1.csv'}: {len(done)} of {len(configs)} runs done")
+    for name, error in failures.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     return int(bool(failures))
 
 
 def write_table1(folder):
-    """Makes table1.csv anew from the records of Table 1 in a results folder."""
+    """Makes table1.csv anew from the records of Table 1 in a results folder.
+
+    Args:
+      folder: `<results_dir>/<protocol>`.
+    """
     records = [r for r in results.read_records(folder) if r["config"]["train_fraction"] == 1]
     results.write_table(Path(folder) / "table1.csv", records)
 
@@ -210,4 +228,7 @@ def format_table1(records):
     if any(r["dataset"].endswith("_sample") for r in records):
         title += "\nSmall samples and short runs: they show that everything runs, and are not to be compared"
     datasets = list(dict.fromkeys(key[1] for key in groups))
-    return _grid(title, cells, datasets)
+    notes = [f"The paper's number for {', '.join(key)} belongs to another model: H = {cell.checkpoint[0]}, "
+             f"n_z = {cell.checkpoint[1]} instead of Table 2's {cell.hidden_units}, {cell.latent_dim}"
+             for key in groups if (cell := paper.cell(*key)) and cell.checkpoint]
+    return "\n".join([_grid(title, cells, datasets), *notes])

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from spvae_tf import checkpoint, iwae
+from spvae_tf.errors import InputError
 from spvae_tf.model import make_seed
 
 VALIDATION_BATCH = 200  # images; their samples still fit the cache, and bound the memory
@@ -120,7 +121,6 @@ class Trainer:
         self._update = tf.function(self._run_update, jit_compile=True)
         self._bounds = tf.function(self._run_bounds, jit_compile=True)
         self._validation = tf.function(self._run_validation)
-        self._log_base = tf.function(model.log_base)
 
     def _place(self, images):
         """The images on the device, and their base measure, which no parameter changes."""
@@ -190,9 +190,13 @@ class Trainer:
 
         Raises:
           NonFiniteError: at a NaN or infinity; the checkpoint is that of the last good validation.
+          InputError: when the run in the folder is past `config.max_batches` already, or its checkpoint is damaged.
         """
         self.resume()
         config, last_save = self.config, time.monotonic()
+        if config.max_batches and self.step > config.max_batches:
+            raise InputError(f"max_batches is {config.max_batches}; the run in {self.workdir} "
+                             f"has had {self.step} already")
         # disable=None: quiet where standard error is no terminal
         with tqdm(total=config.max_batches, initial=self.step, unit="batch", disable=None, leave=False) as bar:
             while not self.finished:

@@ -1,6 +1,6 @@
 """The leaves: any number of VAEs (experts) evaluated at once, their weights stacked along a leading expert axis.
 
-An expert is the pair of an encoder q(z | x) and a decoder p(x | z) of equation (3). Tensors are
+An expert is a decoder p(x | z) of equation (3) with its private encoder q(z | x) of equation (8). Tensors are
 [experts, rows, features]; a dense layer of all experts is one batched matrix product. The loop over experts is what
 made the published code several times slower than a VAE.
 """
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+ARCHITECTURES = ("dense", "conv_leaf", "conv_image")
 # The encoder's two convolutions, filters and stride: of a super-pixel's VAE, of a whole image's (section 4).
 CONV_LEAF = ((4, 8), 1)
 CONV_IMAGE = ((32, 64), 2)

@@ -14,6 +14,7 @@ from spvae_tf import checkpoint, experiment, paper, results, tables, training
 from spvae_tf.data import Dataset
 from spvae_tf.errors import InputError
 from spvae_tf.model import MODELS
+from spvae_tf.region_graph import random_binary_trees
 from spvae_tf.training import Trainer
 
 
@@ -410,6 +411,62 @@ def test_finished_run_is_not_repeated(finished, monkeypatch):
     assert experiment.run(make_config(), folder, make_dataset()) == record
 
 
+def test_record_made_otherwise_is_refused_and_kept(finished):
+    folder, record = finished
+    with pytest.raises(InputError, match="test_samples=12, not 13"):
+        experiment.run(make_config(test_samples=13), folder, make_dataset())
+    assert results.read_record(folder / "paper", name_of(make_config())) == record
+
+
+def test_record_older_than_a_key_still_counts(finished, tmp_path):
+    folder, record = finished
+    config = {key: value for key, value in record["config"].items() if key != "shuffle_buffer"}
+    results.write_record(tmp_path / "paper", name_of(make_config()), record | {"config": config})
+    assert experiment.finished(experiment.resolve(make_config()), tmp_path)["test_ll"] == record["test_ll"]
+
+
+def test_fewer_batches_than_the_run_has_had_are_refused(tmp_path):
+    experiment.train(make_config(), tmp_path, make_dataset())
+    with pytest.raises(InputError, match="has had 6 already"):
+        experiment.train(make_config(max_batches=4), tmp_path, make_dataset())
+
+
+def test_more_test_images_than_there_are_are_refused(tmp_path):
+    with pytest.raises(InputError, match="the test set has"):
+        experiment.run(make_config(num_test_images=1000), tmp_path, make_dataset())
+    assert not files(tmp_path)
+
+
+def test_a_graph_of_the_users_own(tmp_path):
+    graph = random_binary_trees(144, depth=2, num_repetitions=3, seed=0)
+    graph.save(tmp_path / "graph.json")
+    config = make_config(graph=str(tmp_path / "graph.json"), delta=None)
+    model, _, _ = experiment.train(config, tmp_path / "run", make_dataset())
+    assert model.graph == graph
+    (tmp_path / "graph.json").unlink()  # the run keeps the graph itself
+    x = make_dataset().test
+    np.testing.assert_array_equal(experiment.load(tmp_path / "run").log_prob(x, 5, seed=0), model.log_prob(x, 5, seed=0))
+    with pytest.raises(InputError, match="graph is for SPVAE"):
+        experiment.resolve(make_config("VAE", graph=graph.to_json(), delta=None))
+
+
+@pytest.mark.parametrize("empty", ["models", "datasets", "likelihoods", "seeds"])
+def test_nothing_to_run_is_refused(empty):
+    lists = dict(models=["VAE"], datasets=["mnist"], likelihoods=["discrete"], seeds=[0])
+    lists[empty] = []
+    if empty == "datasets":
+        lists[empty] = None  # the preset's
+        assert tables.table1_configs("mini", "paper", **lists)
+    else:
+        with pytest.raises(InputError, match="nothing to run"):
+            tables.table1_configs("mini", "paper", **lists)
+
+
+def test_the_paper_number_of_another_model_says_so():
+    text = tables.format_table1([make_record(model="Conv-VAE", likelihood="discrete", paper_test_ll=-2099)])
+    assert "belongs to another model: H = 64, n_z = 100" in text
+
+
 def test_resumed_run_writes_exactly_one_row(tmp_path, finished, monkeypatch):
     monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
     save, folder = Trainer.save, tmp_path / "paper"
@@ -504,7 +561,7 @@ def test_workdir_of_other_data_is_refused(finished):
         experiment.train(make_config(), workdir, make_dataset(num_train=25))
 
 
-def test_what_may_change_between_sessions(tmp_path):
+def test_what_may_change_when_a_run_is_continued(tmp_path):
     experiment.train(make_config(max_batches=2), tmp_path, make_dataset())
     _, trainer, _ = experiment.train(make_config(max_batches=4, test_samples=7, num_test_images=None, preset="mini"),
                                      tmp_path, make_dataset())

@@ -233,7 +233,7 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path, uninterrupted, monke
 
 
 @pytest.mark.parametrize("stream", ["epochs", "restarted"])
-def test_same_seed_same_curve_whatever_the_sessions(tmp_path, eagerly, stream):
+def test_same_seed_same_curve_however_often_continued(tmp_path, eagerly, stream):
     whole = make_trainer(tmp_path / "whole", stream=stream)
     other = make_trainer(tmp_path / "other", stream=stream, seed=1)
     for limit in (2 * BLOCK, 3 * BLOCK, 4 * BLOCK):
