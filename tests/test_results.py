@@ -445,7 +445,8 @@ def test_a_graph_of_the_users_own(tmp_path):
     assert model.graph == graph
     (tmp_path / "graph.json").unlink()  # the run keeps the graph itself
     x = make_dataset().test
-    np.testing.assert_array_equal(experiment.load(tmp_path / "run").log_prob(x, 5, seed=0), model.log_prob(x, 5, seed=0))
+    loaded = experiment.load(tmp_path / "run")
+    np.testing.assert_array_equal(loaded.log_prob(x, 5, seed=0), model.log_prob(x, 5, seed=0))
     with pytest.raises(InputError, match="graph is for SPVAE"):
         experiment.resolve(make_config("VAE", graph=graph.to_json(), delta=None))
 
