@@ -8,6 +8,8 @@ import math
 
 import tensorflow as tf
 
+from spvae_tf.spn import log_sum_exp
+
 
 def random_words(shape, seed):
     """Random 32-bit words, to be drawn outside compiled code: XLA's own generator is slow on a CPU.
@@ -75,36 +77,38 @@ def iwae_bound(log_weights):
     Returns:
       [experts, batch], nats.
     """
-    return tf.reduce_logsumexp(log_weights, axis=1) - math.log(log_weights.shape[1])
+    return log_sum_exp(log_weights) - math.log(log_weights.shape[1])
 
 
 class RunningBound:
-    """Equation (2) over a stream of samples: log Σ w and log Σ w² so far, in constant memory.
+    """Equation (2) over a stream of samples, in constant memory.
 
-    The state is a pair of [experts, batch] tensors; `start`, `add` and the estimates below are pure functions, so it
-    travels through tf.while_loop.
+    The state is the largest log-weight so far, log w*, with Σ w/w* and Σ (w/w*)², three tensors [experts, batch]: sums
+    of ratios lose no digits however many chunks there are. `start`, `add` and the estimates below are pure functions,
+    so the state travels through tf.while_loop.
     """
 
     @staticmethod
     def start(shape, dtype=tf.float32):
-        """The state before any sample: log 0 twice."""
-        nothing = tf.fill(shape, tf.constant(-math.inf, dtype))
-        return nothing, nothing
+        """The state before any sample."""
+        return tf.fill(shape, tf.constant(-math.inf, dtype)), tf.zeros(shape, dtype), tf.zeros(shape, dtype)
 
     @staticmethod
     def add(state, log_weights):
         """The state with the samples [experts, k, batch] added; a sample of log-weight −∞ does not count."""
-        first, second = state
-        logaddexp = lambda a, b: tf.reduce_logsumexp(tf.stack([a, b]), axis=0)  # noqa: E731
-        return (logaddexp(first, tf.reduce_logsumexp(log_weights, axis=1)),
-                logaddexp(second, tf.reduce_logsumexp(2 * log_weights, axis=1)))
+        top, first, second = state
+        new_top = tf.maximum(top, tf.reduce_max(log_weights, axis=1))
+        reference = tf.where(tf.math.is_finite(new_top), new_top, 0)
+        scale, weights = tf.exp(top - reference), tf.exp(log_weights - reference[:, None])
+        return (new_top, first * scale + tf.reduce_sum(weights, axis=1),
+                second * tf.square(scale) + tf.reduce_sum(tf.square(weights), axis=1))
 
     @staticmethod
     def bound(state, num_samples):
         """L̂_k of equation (2), [experts, batch], nats."""
-        return state[0] - tf.math.log(tf.cast(num_samples, state[0].dtype))
+        return state[0] + tf.math.log(state[1] / tf.cast(num_samples, state[1].dtype))
 
     @staticmethod
     def effective_sample_size(state):
         """(Σ w)² / Σ w², between 1 and k, [experts, batch]."""
-        return tf.exp(2 * state[0] - state[1])
+        return tf.square(state[1]) / state[2]

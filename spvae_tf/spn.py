@@ -87,8 +87,20 @@ def compile_levels(graph, num_sums, num_components):
     return levels, next_weight, next_node, unit
 
 
-def _log_sum_exp(values):  # [R, M, S, batch] -> [R, S, batch]
-    return tf.reduce_logsumexp(values, axis=1)
+@tf.custom_gradient
+def log_sum_exp(values):
+    """log Σ_i e^{v_i} over axis 1, with its gradient, the softmax, written out: half the operations to compile.
+
+    Args:
+      values: [a, n, …], −∞ allowed.
+
+    Returns:
+      [a, …]; −∞, with gradient 0, where all values are −∞.
+    """
+    finite_or_zero = lambda v: tf.where(tf.math.is_finite(v), v, 0)  # noqa: E731
+    top = finite_or_zero(tf.reduce_max(values, axis=1, keepdims=True))
+    total = tf.math.log(tf.reduce_sum(tf.exp(values - top), axis=1)) + top[:, 0]
+    return total, lambda upstream: upstream[:, None] * tf.exp(values - finite_or_zero(total)[:, None])
 
 
 def _max(values):
@@ -144,10 +156,10 @@ class SumProductNetwork(keras.layers.Layer):
         Returns:
           [R, M, S]; -inf where region r has no product m.
         """
-        exists = level.weights >= 0
         weights = tf.gather(tf.convert_to_tensor(self.sum_weights), np.maximum(level.weights, 0))
-        weights = tf.where(exists, weights, tf.constant(-np.inf, weights.dtype))
-        return tf.nn.log_softmax(weights, axis=1)
+        if (level.weights < 0).any():
+            weights = tf.where(level.weights >= 0, weights, tf.constant(-np.inf, weights.dtype))
+        return weights - log_sum_exp(weights)[:, None]
 
     def _check(self, leaf_log_probs):
         expected = (len(self.graph.leaf_regions), self.num_components)
@@ -155,7 +167,7 @@ class SumProductNetwork(keras.layers.Layer):
             raise InputError(f"leaf_log_probs has shape {tuple(leaf_log_probs.shape)}; "
                              f"it must be [batch, {expected[0]}, {expected[1]}]")
 
-    def upward(self, leaf_log_probs, reduce=_log_sum_exp):
+    def upward(self, leaf_log_probs, reduce=log_sum_exp):
         """Evaluates every node, from the leaves to the root.
 
         Args:

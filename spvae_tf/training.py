@@ -120,6 +120,7 @@ class Trainer:
             tf.TensorSpec([None, config.batch_size], tf.int32), tf.TensorSpec([], tf.int32)])
         self._update = tf.function(self._run_update, jit_compile=True)
         self._bounds = tf.function(self._run_bounds, jit_compile=True)
+        self._noise = tf.function(iwae.standard_normal, jit_compile=True)
         self._validation = tf.function(self._run_validation)
 
     def _place(self, images):
@@ -158,24 +159,29 @@ class Trainer:
         return bounds.stack()
 
     def _run_validation(self, step):
-        """The mean bound of the whole validation set, nats per image."""
-        count, seed = self.validation_images.shape[0], self._seed_of(VALIDATION, step)
-        size = min(VALIDATION_BATCH, count)
+        """The mean bound of the whole validation set, nats per image.
+
+        Every batch of images meets the same noise, drawn anew for each validation: no image's bound has another
+        distribution for it, and a fifth of the time is saved.
+        """
+        count = self.validation_images.shape[0]
+        size, rest = min(VALIDATION_BATCH, count), count % min(VALIDATION_BATCH, count)
+        noise = self._noise(iwae.random_words(
+            self.model.noise_shape(self.config.train_samples, size), self._seed_of(VALIDATION, step)))
         total = tf.zeros([])
         for start in tf.range(0, count - size + 1, size):
-            total += self._sum_of_bounds(start, size, tf.random.experimental.stateless_fold_in(seed, start))
-        if count % size:
-            total += self._sum_of_bounds(count - count % size, count % size, seed)
+            total += self._sum_of_bounds(start, size, noise)
+        if rest:
+            total += self._sum_of_bounds(count - rest, rest, noise[:, :, :rest])
         return total / count
 
-    def _sum_of_bounds(self, start, size, seed):
+    def _sum_of_bounds(self, start, size, noise):
         x, log_base = self.validation_images[start:start + size], self.validation_base[start:start + size]
         x, log_base = tf.ensure_shape(x, [size, x.shape[1]]), tf.ensure_shape(log_base, [size])
-        return self._bounds(x, log_base, iwae.random_words(
-            self.model.noise_shape(self.config.train_samples, size), seed))
+        return self._bounds(x, log_base, noise)
 
-    def _run_bounds(self, x, log_base, words):
-        return tf.reduce_sum(self.model.bound(x, log_base, iwae.standard_normal(words)))
+    def _run_bounds(self, x, log_base, noise):
+        return tf.reduce_sum(self.model.bound(x, log_base, noise))
 
     # --- the run ------------------------------------------------------------------------------------------------
 
