@@ -97,10 +97,15 @@ def log_sum_exp(values):
     Returns:
       [a, …]; −∞, with gradient 0, where all values are −∞.
     """
-    finite_or_zero = lambda v: tf.where(tf.math.is_finite(v), v, 0)  # noqa: E731
-    top = finite_or_zero(tf.reduce_max(values, axis=1, keepdims=True))
-    total = tf.math.log(tf.reduce_sum(tf.exp(values - top), axis=1)) + top[:, 0]
-    return total, lambda upstream: upstream[:, None] * tf.exp(values - finite_or_zero(total)[:, None])
+    top = tf.reduce_max(values, axis=1, keepdims=True)
+    top = tf.where(tf.math.is_finite(top), top, 0)
+    ratios = tf.exp(values - top)
+    total = tf.reduce_sum(ratios, axis=1)
+
+    def gradient(upstream):  # not e^(v − log-sum-exp): a result of −45,000 nats is rounded to 0.004
+        return tf.math.divide_no_nan(upstream, total)[:, None] * ratios
+
+    return tf.math.log(total) + top[:, 0], gradient
 
 
 def _max(values):

@@ -31,7 +31,7 @@ def images(tmp_path_factory):
     """A small .npz of grey 12×8 images, as a user would bring."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data") / "mine.npz"
-    sizes = dict(x_train=40, x_validation=10, x_test=10)
+    sizes = dict(x_train=40, x_validation=10, x_test=20)
     np.savez(path, **{name: rng.integers(0, 256, [n, 12, 8], np.uint8) for name, n in sizes.items()})
     return path
 
@@ -53,7 +53,7 @@ def test_train_writes_its_log_and_tensorboard(workdir):
 
 def test_evaluate(workdir):
     out, _ = run("evaluate.py", f"--workdir={workdir}", "--num_samples=7", "--num_images=5")
-    assert "k = 7" in out and "5 of 10 test images" in out
+    assert "k = 7" in out and "5 of 20 test images" in out
 
 
 def test_help_has_an_example():
@@ -140,7 +140,7 @@ def test_table1_killed_and_started_again_has_each_run_once(images, tmp_path):
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     table = tmp_path / "paper" / "table1.csv"
     deadline = time.monotonic() + 300
-    while not table.exists() and process.poll() is None and time.monotonic() < deadline:
+    while (not table.exists() or not rows_of(tmp_path)) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -158,7 +158,7 @@ def test_table1_goes_on_after_a_cell_that_failed(images, tmp_path):
     done = subprocess.run(script, cwd=ROOT, text=True, capture_output=True, timeout=300,
                           env=os.environ | {"PYTHON": sys.executable})
     assert done.returncode == 1
-    assert "failed: vae-none" in done.stderr and "1 of 2 runs done" in done.stdout
+    assert "failed: vae-npz_none" in done.stderr and "1 of 2 runs done" in done.stdout
     assert [row["dataset"] for row in rows_of(tmp_path / "results")] == ["mine"]
 
 

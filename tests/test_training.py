@@ -174,7 +174,7 @@ def test_strikes_survive_a_stop(tmp_path):
     script(second, [-2.0, -2.0, 0.0])
     history = second.run()
     assert [row["val_ll"] for row in history] == [-1.0, -2.0, -2.0, -2.0, -2.0, -2.0]
-    assert_equal_weights(weights_of(second), weights_of(first))  # the best of the first session
+    assert_equal_weights(weights_of(second), weights_of(first))  # the best before the stop
     third = make_trainer(tmp_path, max_batches=None, patience=5)
     script(third, [])  # a finished run draws no batch
     assert third.run() == history
