@@ -141,7 +141,7 @@ def floor_timings(model, encoder_rows, decoder_rows, gradients):
         if not gradients and network is model.encoder:
             continue  # once per image, not once per sample
         for layer, inputs in _layers(network):
-            x = tf.random.normal([model.num_experts, rows, inputs])
+            x = tf.random.normal([layer.kernel.shape[0], rows, inputs])
             pieces["matrix products"].append(timing(layer, x, variables=layer.trainable_variables))
             if _is_hidden(layer):
                 pieces["transcendental functions"].append(timing(vae.softplus, layer(x)))

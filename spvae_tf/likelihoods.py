@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from spvae_tf.errors import InputError
+from spvae_tf.polynomial import log1p
 
 tfd = tfp.distributions
 
@@ -94,14 +95,13 @@ class Binomial:
         Returns:
           The broadcast shape, nats.
         """
-        # the larger of p and 1 − p is 1/(1 + e^−|o|), the smaller e^−|o| times that: exact at both ends
+        # with d = e^−|o| the larger of p and 1 − p is 1/(1 + d), the smaller d/(1 + d); squeezed by s and 1e-7 added,
+        # their logarithms are log(1 + s·d) − log(1 + d) and log(d + s) − log(1 + d)
         above_half = outputs[0] > 0
-        decay = tf.exp(tf.where(above_half, -outputs[0], outputs[0]))
-        larger = 1 / (1 + decay)
-        log_larger = tf.math.log(larger * (1 - SQUEEZE) + SQUEEZE)
-        log_smaller = tf.math.log(decay * larger * (1 - SQUEEZE) + SQUEEZE)
-        toward_one = tf.where(above_half, x, 1 - x)
-        return NUM_TRIALS * (log_smaller + toward_one * (log_larger - log_smaller))
+        decay = tf.exp(tf.where(above_half, -outputs[0], outputs[0]))  # −|o| has no gradient at 0
+        toward_larger = tf.where(above_half, x, 1 - x)
+        return NUM_TRIALS * (toward_larger * SQUEEZE * decay  # log(1 + s·d) = s·d to 2e-14
+                             + (1 - toward_larger) * tf.math.log(decay + SQUEEZE) - log1p(decay))
 
     def distribution(self, outputs):
         """p(c_d | z) as a TensorFlow Probability distribution over the counts c = 255·x."""

@@ -168,17 +168,18 @@ class PlainSPVAE:
           (plain variable, stacked variable, index): plain variable = stacked variable[index].
         """
         encoder, decoder = model.encoder, model.decoder
-        if isinstance(self.experts[0], DenseVAE):
-            perceptrons = encoder.mean, encoder.precision, *decoder.heads
-            stacked = [layer for perceptron in perceptrons for layer in perceptron.dense]
+        if isinstance(self.experts[0], DenseVAE):  # layers, and which of a layer's heads
+            stacked = [(layer, head) for network in (encoder.heads, decoder.heads)
+                       for head in range(network.num_heads) for layer in network.dense]
         else:
-            stacked = [*encoder.trunk, encoder.mean, encoder.precision,
-                       decoder.dense, decoder.deconv, *decoder.heads]
+            stacked = [(layer, 0) for layer in (*encoder.trunk, encoder.mean, encoder.precision,
+                                                decoder.dense, decoder.deconv, *decoder.heads)]
         for number, expert in enumerate(self.experts):
-            for plain_layer, layer in zip(expert.layers, stacked, strict=True):
+            for plain_layer, (layer, head) in zip(expert.layers, stacked, strict=True):
+                row = head * len(self.experts) + number
                 corner = [slice(n) for n in plain_layer.kernel.shape]
-                yield plain_layer.kernel.value, layer.kernel.value, (number, *corner)
-                yield plain_layer.bias.value, layer.bias.value, (number, 0, slice(*plain_layer.bias.shape))
+                yield plain_layer.kernel.value, layer.kernel.value, (row, *corner)
+                yield plain_layer.bias.value, layer.bias.value, (row, 0, slice(*plain_layer.bias.shape))
         for level in model.spn.levels:
             for region, places in zip(level.regions, level.weights):
                 yield self.sum_weights[region], model.spn.sum_weights.value, places[places[:, 0] >= 0]

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spvae_tf.polynomial import log1p
+
 ARCHITECTURES = ("dense", "conv_leaf", "conv_image")
 # The encoder's two convolutions, filters and stride: of a super-pixel's VAE, of a whole image's (section 4).
 CONV_LEAF = ((4, 8), 1)
@@ -22,10 +24,9 @@ def _seed(rng):
     return int(rng.integers(2**31))
 
 
+@tf.custom_gradient
 def softplus(x):
-    """log(1 + e^x), exact to float32 in absolute terms, without the slow log1p.
-
-    Written with |x| rather than a relu, for a gradient of ½ at 0, where black super-pixels put every unit at first.
+    """log(1 + e^x), exact to float32 in absolute terms.
 
     Args:
       x: any shape.
@@ -33,7 +34,8 @@ def softplus(x):
     Returns:
       The same shape.
     """
-    return 0.5 * (x + tf.abs(x)) + tf.math.log(1 + tf.exp(-tf.abs(x)))
+    value = tf.maximum(x, 0) + log1p(tf.exp(-tf.abs(x)))
+    return value, lambda upstream: upstream * (1 - tf.exp(-value))  # sigmoid(x), of what the next layer keeps anyway
 
 
 class StackedDense(keras.layers.Layer):
@@ -141,24 +143,30 @@ def _tap_positions(size_in, size_out, stride):
 
 
 class StackedMLP(keras.layers.Layer):
-    """A multilayer perceptron of every expert: softplus hidden layers, linear output (section 4).
+    """Multilayer perceptrons, several of every expert on the same features: softplus, linear output (section 4).
+
+    The first perceptrons of all experts come first along the leading axis, then the second ones.
 
     Args:
       num_experts: E.
+      num_heads: perceptrons per expert.
       widths: (inputs, hidden units, …, outputs).
       rng: numpy Generator that the initial weights come from.
     """
 
-    def __init__(self, num_experts, widths, rng, **kwargs):
+    def __init__(self, num_experts, num_heads, widths, rng, **kwargs):
         super().__init__(**kwargs)
-        self.dense = [StackedDense(num_experts, i, o, rng, name=f"dense_{n}")
+        self.num_heads = num_heads
+        self.dense = [StackedDense(num_heads * num_experts, i, o, rng, name=f"dense_{n}")
                       for n, (i, o) in enumerate(zip(widths, widths[1:]))]
 
     def call(self, rows):
+        """[experts, rows, inputs] -> a list of [experts, rows, outputs], one for each head."""
+        rows = tf.tile(rows, [self.num_heads, 1, 1])
         for layer in self.dense[:-1]:
             # whole vector registers: with H = 30 as 32 a forward pass takes two thirds of the time
             rows = softplus(layer(rows, surplus=-layer.bias.shape[-1] % 8))
-        return self.dense[-1](rows)
+        return tf.split(self.dense[-1](rows), self.num_heads)
 
 
 class DenseEncoder(keras.layers.Layer):
@@ -174,9 +182,7 @@ class DenseEncoder(keras.layers.Layer):
 
     def __init__(self, num_experts, num_pixels, hidden_units, latent_dim, rng, **kwargs):
         super().__init__(**kwargs)
-        widths = (num_pixels, hidden_units, hidden_units, latent_dim)
-        self.mean = StackedMLP(num_experts, widths, rng, name="mean")
-        self.precision = StackedMLP(num_experts, widths, rng, name="precision")
+        self.heads = StackedMLP(num_experts, 2, (num_pixels, hidden_units, hidden_units, latent_dim), rng)
 
     def call(self, x):
         """Mean and precision of q(z | x).
@@ -187,7 +193,8 @@ class DenseEncoder(keras.layers.Layer):
         Returns:
           (mean, precision), each [experts, rows, latent_dim]; precision = 1 + s², so no deviation exceeds 1.
         """
-        return self.mean(x), 1 + tf.square(self.precision(x))
+        mean, root = self.heads(x)
+        return mean, 1 + tf.square(root)
 
 
 class DenseDecoder(keras.layers.Layer):
@@ -204,9 +211,7 @@ class DenseDecoder(keras.layers.Layer):
 
     def __init__(self, num_experts, latent_dim, hidden_units, num_pixels, num_outputs, rng, **kwargs):
         super().__init__(**kwargs)
-        widths = (latent_dim, hidden_units, hidden_units, num_pixels)
-        self.heads = [StackedMLP(num_experts, widths, rng, name=f"output_{n}")
-                      for n in range(num_outputs)]
+        self.heads = StackedMLP(num_experts, num_outputs, (latent_dim, hidden_units, hidden_units, num_pixels), rng)
 
     def call(self, z):
         """The outputs of p(x | z).
@@ -217,7 +222,7 @@ class DenseDecoder(keras.layers.Layer):
         Returns:
           A tuple of [experts, rows, pixels].
         """
-        return tuple(head(z) for head in self.heads)
+        return tuple(self.heads(z))
 
 
 def conv_sizes(size, stride):

@@ -36,7 +36,7 @@ def models(name):
     }[name]
     num_components = 1 if len(graph.regions) == 1 else 2
     model = SPVAE(graph, image_shape, likelihood, architecture, hidden_units=4, latent_dim=1, num_sums=2,
-                  num_components=num_components, seed=5)
+                  num_components=num_components, seed=8)
     rng = np.random.default_rng(6)
     # weak enough that q(z | x) covers p(z | x), as importance sampling needs and training brings about
     for network, scale in ((model.encoder, 0.3), (model.decoder, 0.3 if likelihood == "continuous" else 0.1)):
@@ -188,7 +188,7 @@ def test_expected_bounds_rise_with_k_towards_log_p(name):
     model, plain = models(name)
     x = images(model)[0]
     exact = exact_log_prob(plain, x[None])[0]
-    num_draws = {1: 20_000, 5: 20_000, 50: 4000}
+    num_draws = {1: 40_000, 5: 40_000, 50: 8000}
     bounds = {k: bound_draws(model, x, k, draws, seed=8) for k, draws in num_draws.items()}
     error = {k: standard_error(draws) for k, draws in bounds.items()}
     for low, high in ((1, 5), (5, 50)):
@@ -263,7 +263,7 @@ def test_a_leaf_without_an_observed_pixel_is_exactly_one():
     for variable in model.trainable_variables:
         if variable.name in ("kernel", "bias"):
             values = variable.numpy()
-            values[:2] = 0
+            values.reshape(-1, model.num_experts, *values.shape[1:])[:, :2] = 0  # of every head
             variable.assign(values)
     x = images(model)
     observed = np.zeros(x.shape, bool)
@@ -296,10 +296,10 @@ def test_many_images_and_few_samples():
     assert [count for count, _ in done] == [*range(100, 1201, 100), 1203]
     np.testing.assert_array_equal(done[-1][1], value)
     assert len(np.unique(value)) > 1190  # every image of every batch has its own noise
-    draws = bound_draws(model, x, num_samples=3, draws=4000, seed=15)
+    draws = bound_draws(model, x, num_samples=3, draws=40_000, seed=15)
     error = math.hypot(standard_error(draws), standard_error(value.numpy()))
     assert abs(value.numpy().mean() - draws.mean()) < 5 * error
-    assert draws.mean() < exact_log_prob(plain, x[None])[0] - 5 * error
+    assert draws.mean() < exact_log_prob(plain, x[None])[0] - 5 * standard_error(draws)
 
 
 def test_images_of_a_batch_do_not_meet():
