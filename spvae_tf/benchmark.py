@@ -5,9 +5,11 @@ of its matrix products and convolutions, its transcendental functions and its no
 shapes, added up. What a step takes beyond its floor is what this code adds.
 """
 
-import contextlib
 import math
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +21,8 @@ from spvae_tf.plain import PlainSPVAE
 from spvae_tf.training import Trainer
 
 BATCHES = 16  # training batches in one timed call
+KINDS = ("step", "validation", "evaluation", "plain")  # what is timed
+EVALUATION_SAMPLES = 200  # k of a timed evaluation, whose time is scaled to k = 5,000
 
 
 class Timing:
@@ -71,25 +75,40 @@ def interleave(timings, repeats):
             timing.once()
 
 
-# --- peak memory ------------------------------------------------------------------------------------------------------
+# --- a process of its own ---------------------------------------------------------------------------------------------
 
-@contextlib.contextmanager
-def peak_memory(result, key):
-    """Stores the process's peak memory inside the block, in MiB, as result[key]; None where it cannot be told."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        tf.config.experimental.reset_memory_stats("GPU:0")
-    else:
-        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # Linux: forget the peak so far
-    yield
-    result[key] = None
-    if gpus:
-        result[key] = tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
-    else:
-        with contextlib.suppress(OSError), open("/proc/self/status") as file:
-            peak = next(line for line in file if line.startswith("VmHWM"))
-            result[key] = int(peak.split()[1]) / 1024
+def alone(name, likelihood):
+    """Starts, trains, validates and evaluates one model in a process of its own.
+
+    Args:
+      name: of the model.
+      likelihood: "continuous" or "discrete".
+
+    Returns:
+      dict: `start`, seconds from the start of the process (imports included) to the end of its first BATCHES training
+      steps; `peak_mib`, the process's peak memory (on a GPU that of the card), None where it cannot be told.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_alone, name, likelihood, time.time()).result()
+
+
+def _alone(name, likelihood, started):
+    contender = _contender(name, likelihood, load_dataset("mnist_sample", likelihood))
+    contender["step"].once()
+    start = time.time() - started
+    contender["validation"].once()
+    contender["evaluation"].once()
+    return dict(start=start, peak_mib=_peak_memory())
+
+
+def _peak_memory():
+    if tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    except (OSError, StopIteration):
+        return None
 
 
 # --- floors -----------------------------------------------------------------------------------------------------------
@@ -217,54 +236,51 @@ def plain_step_timing(trainer):
     return Timing(step)
 
 
-def evaluation_timing(model, images, num_samples):
+def evaluation_timing(model, images):
     """The streamed bound of a batch of images, per image of k = 5,000."""
     images = images[:EVALUATION_BATCH]
-    return Timing(lambda: model.log_prob(images, num_samples, seed=0), len(images) * num_samples / 5000)
+    return Timing(lambda: model.log_prob(images, EVALUATION_SAMPLES, seed=0), len(images) * EVALUATION_SAMPLES / 5000)
 
 
-def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5, evaluation_samples=200):
+def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5):
     """Times everything.
 
     Args:
       models: names.
       likelihoods: names.
       repeats: rounds.
-      evaluation_samples: k of the timed evaluations, which are scaled to 5,000.
 
     Returns:
       dict of results that JSON can hold: for each likelihood and model the seconds of a step, a validation, an
-      evaluation, their floors, compilation and peak memory.
+      evaluation, their floors, compilation, start and peak memory.
     """
     report = dict(device=experiment.device(), versions=experiment.versions(), commit=experiment.commit(),
                   batches_per_call=BATCHES, repeats=repeats, cells=[])
     for likelihood in likelihoods:
         dataset = load_dataset("mnist_sample", likelihood)
-        contenders = {name: _contender(name, likelihood, dataset, evaluation_samples) for name in models}
-        for kind in ("step", "validation", "evaluation", "plain"):
+        contenders = {name: _contender(name, likelihood, dataset) for name in models}
+        for name, contender in contenders.items():
+            if MODELS[name][0]:
+                contender["plain"] = plain_step_timing(contender["trainer"])
+            contender["first"] = {kind: contender[kind].first() for kind in KINDS if kind in contender}
+        for kind in KINDS:
             interleave([c[kind] for c in contenders.values() if kind in c], repeats)
         for name, contender in contenders.items():
-            report["cells"].append(_summarise(name, likelihood, contender, len(dataset.validation), repeats))
+            cell = dict(model=name, likelihood=likelihood, validation_images=len(dataset.validation))
+            report["cells"].append(cell | _summarise(contender, repeats) | alone(name, likelihood))
     return report
 
 
-def _contender(name, likelihood, dataset, evaluation_samples):
+def _contender(name, likelihood, dataset):
     trainer = make_trainer(_config(name, likelihood), dataset)
-    contender = dict(trainer=trainer, memory={})
+    contender = dict(trainer=trainer)
     contender["step"] = step_timing(trainer)
     contender["validation"] = Timing(lambda: trainer._validation(tf.constant(0)))
-    contender["evaluation"] = evaluation_timing(trainer.model, dataset.test, evaluation_samples)
-    contender["compile"] = {}
-    for kind in ("step", "validation", "evaluation"):
-        with peak_memory(contender["memory"], kind):
-            contender["compile"][kind] = contender[kind].first()
-    if MODELS[name][0]:
-        contender["plain"] = plain_step_timing(trainer)
-        contender["compile"]["plain"] = contender["plain"].first()
+    contender["evaluation"] = evaluation_timing(trainer.model, dataset.test)
     return contender
 
 
-def _summarise(name, likelihood, contender, num_validation, repeats):
+def _summarise(contender, repeats):
     model, config = contender["trainer"].model, contender["trainer"].config
     step_floor = floor_timings(model, config.batch_size, config.batch_size * config.train_samples, True)
     chunk_floor = floor_timings(model, EVALUATION_BATCH, EVALUATION_ROWS, False)
@@ -272,17 +288,18 @@ def _summarise(name, likelihood, contender, num_validation, repeats):
     for timing in timings:
         timing.first()
     interleave(timings, repeats)
-    cell = dict(model=name, likelihood=likelihood, peak_mib=contender["memory"], step_floor=floor_of(step_floor),
-                evaluation_floor={k: v * 5000 / EVALUATION_ROWS for k, v in floor_of(chunk_floor).items()},
-                validation_images=num_validation)
-    for kind in ("step", "validation", "evaluation", "plain"):
-        if kind in contender:
-            cell[kind] = contender[kind].summary()
-            cell.setdefault("compile", {})[kind] = contender["compile"][kind] - contender[kind].median \
-                * contender[kind].units
-    # a validation of 10,000 images beside the 128 batches before it
-    cell["validation_share"] = cell["validation"]["median"] * 10_000 / num_validation / (128 * cell["step"]["median"])
+    cell = {kind: contender[kind].summary() for kind in KINDS if kind in contender}
+    cell["compile"] = {kind: seconds - contender[kind].median * contender[kind].units
+                       for kind, seconds in contender["first"].items()}
+    cell["step_floor"] = floor_of(step_floor)
+    cell["evaluation_floor"] = {k: v * 5000 / EVALUATION_ROWS for k, v in floor_of(chunk_floor).items()}
     return cell
+
+
+def validation_share(cell):
+    """The time of a validation of 10,000 images at k = 5, in units of that of the 128 training batches before it."""
+    validation = cell["validation"]["median"] * 10_000 / cell["validation_images"]
+    return validation / (128 * cell["step"]["median"])
 
 
 # --- how cost grows ---------------------------------------------------------------------------------------------------
@@ -343,18 +360,18 @@ def format_report(report):
                              f"{cell['plain']['median'] / cell['step']['median']:.1f}, "
                              f"compilation {compile_ratio:.1f}")
     lines += ["", f"{'':22}{'step ms':>9}{'(min–max)':>15}{'× floor':>9}{'validation':>12}{'compile s':>11}"
-              f"{'k=5000 img/s':>14}{'of floor':>10}{'peak MiB':>10}"]
+              f"{'start s':>9}{'k=5000 img/s':>14}{'of floor':>10}{'peak MiB':>10}"]
     for (likelihood, name), cell in cells.items():
         step, floor = cell["step"], cell["step_floor"]["sum"]
         evaluation = cell["evaluation"]["median"]
-        peak = max((v for v in cell["peak_mib"].values() if v), default=float("nan"))
+        peak = f"{cell['peak_mib']:10.0f}" if cell["peak_mib"] else f"{'?':>10}"
         lines.append(
-            f"{name + ', ' + likelihood:22}{1e3 * step['median']:9.1f}"
-            f"{_range(step):>15}"
-            f"{step['median'] / floor:9.2f}{cell['validation_share']:11.0%} {cell['compile']['step']:11.1f}"
-            f"{1 / evaluation:14.1f}{cell['evaluation_floor']['sum'] / evaluation:10.0%}{peak:10.0f}")
-    lines.append("validation: 10,000 images at k = 5, as a share of the 128 training batches before it; peak: of the "
-                 "whole process, on a GPU of its memory")
+            f"{name + ', ' + likelihood:22}{1e3 * step['median']:9.1f}{_range(step):>15}"
+            f"{step['median'] / floor:9.2f}{validation_share(cell):11.0%} {cell['compile']['step']:11.1f}"
+            f"{cell['start']:9.1f}{1 / evaluation:14.1f}{cell['evaluation_floor']['sum'] / evaluation:10.0%}{peak}")
+    lines += ["validation: 10,000 images at k = 5, as a share of the 128 training batches before it",
+              "start: from the start of a process to the end of its first 16 training steps; peak: of that process, "
+              "validation and evaluation included, on a GPU of its memory"]
     return "\n".join(lines)
 
 

@@ -9,15 +9,18 @@ computed once per image rather than once per sample of z.
 import math
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from spvae_tf.errors import InputError
 from spvae_tf.polynomial import log1p
 
-tfd = tfp.distributions
-
 NUM_TRIALS = 255  # N of the Binomial: pixels are counts in 0 … 255
 SQUEEZE = 2e-7  # keeps log-probabilities of the Binomial above log(2e-7) = −15.4 (released code)
+
+
+def _tfd():
+    """TensorFlow Probability's distributions, imported when first needed: training starts a second sooner."""
+    from tensorflow_probability import distributions
+    return distributions
 
 
 class Gaussian:
@@ -52,7 +55,7 @@ class Gaussian:
 
     def distribution(self, outputs):
         """p(x_d | z) as a TensorFlow Probability distribution over pixels, each value in the units of x."""
-        return tfd.Normal(tf.sigmoid(outputs[0]), tf.math.rsqrt(1 + tf.square(outputs[1])))
+        return _tfd().Normal(tf.sigmoid(outputs[0]), tf.math.rsqrt(1 + tf.square(outputs[1])))
 
     def mean(self, outputs):
         """E[x | z], in [0, 1]."""
@@ -82,7 +85,7 @@ class Binomial:
         Returns:
           [..., pixels], nats.
         """
-        half = tfd.Binomial(tf.constant(NUM_TRIALS, x.dtype), probs=tf.constant(0.5, x.dtype))
+        half = _tfd().Binomial(tf.constant(NUM_TRIALS, x.dtype), probs=tf.constant(0.5, x.dtype))
         return half.log_prob(NUM_TRIALS * x) + NUM_TRIALS * math.log(2)
 
     def log_kernel(self, x, outputs):
@@ -106,7 +109,7 @@ class Binomial:
     def distribution(self, outputs):
         """p(c_d | z) as a TensorFlow Probability distribution over the counts c = 255·x."""
         probs = tf.sigmoid(outputs[0]) * (1 - SQUEEZE) + SQUEEZE / 2
-        return tfd.Binomial(tf.constant(NUM_TRIALS, probs.dtype), probs=probs)
+        return _tfd().Binomial(tf.constant(NUM_TRIALS, probs.dtype), probs=probs)
 
     def mean(self, outputs):
         """E[x | z], in [0, 1]."""
