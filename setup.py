@@ -15,7 +15,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["spvae_tf", "spvae_tf.*"]),
-    package_data={"spvae_tf": ["embedded/*"]},
+    package_data={"spvae_tf": ["embedded/*", "paper_data/*"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

@@ -37,18 +37,23 @@ with _quiet_start():
     tf.function(lambda: tf.zeros([]) + 1, jit_compile=True)()  # the devices and XLA introduce themselves once
 
 
-def run(main):
+def run(main, commands=()):
     """Runs a script's main function.
 
     Bad input is one line on standard error and exit status 2; a script returns 1 when part of its work failed.
 
     Args:
-      main: function of the remaining command line that returns an exit status or None.
+      main: function that returns an exit status or None; of the command, where there are commands.
+      commands: words of which the command line has to hold one, besides flags.
     """
     def checked(argv):
-        if argv[1:]:
-            raise InputError(f"{argv[1]!r} is no flag; see --help")
-        return main()
+        words = argv[1:]
+        if commands:
+            if len(words) != 1 or words[0] not in commands:
+                raise InputError(f"{' '.join(words)!r} is no command; it must be one of {', '.join(commands)}")
+        elif words:
+            raise InputError(f"{words[0]!r} is no flag; see --help")
+        return main(*words)
 
     try:
         app.run(checked, flags_parser=_parse_flags)

@@ -5,14 +5,23 @@ Examples:
     real but small samples of MNIST and CIFAR-10 that come with the code, a few hundred batches per cell; minutes.
   python scripts/reproduce_table1.py --preset=tuned --protocol=released --datasets=mnist --models=SPVAE --seeds=0,1,2
     the whole data sets, Table 2's hyper-parameters, early stopping, k = 5,000 on all test images; hours on a laptop.
+  python scripts/reproduce_table1.py --preset=checkpoint --datasets=mnist --likelihoods=discrete --models=Conv-VAE
+    where Table 1's number belongs to a checkpoint of other sizes than Table 2's: at the checkpoint's sizes.
+  python scripts/reproduce_table1.py --preset=grid --datasets=mnist --models=SPVAE --workers=2 --dry_run
+    section 4's cross-validation: all its sizes, the best by validation tested with k = 5,000. --dry_run prints the runs
+    and an estimate of their time, and runs nothing.
 
 What the results already hold is not run again, and a run that was stopped goes on where it was.
 """
 
+import os
+
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # workers share a GPU
+
 import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
-from spvae_tf import experiment, model, tables
+from spvae_tf import experiment, grid, model, tables
 
 _PRESET = flags.DEFINE_enum("preset", "tuned", list(tables.PRESETS), "What to run; see above.")
 _PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(experiment.PROTOCOLS),
@@ -26,15 +35,22 @@ _RESULTS_DIR = flags.DEFINE_string("results_dir", None, "Results; results/ by de
 _MAX_BATCHES = flags.DEFINE_integer("max_batches", None, "Ends each training early.", lower_bound=1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", None, "k of the test; the preset's when not given.", lower_bound=1)
 _NUM_IMAGES = flags.DEFINE_integer("num_images", None, "Test images for that k; the preset's.", lower_bound=1)
+_GRID = flags.DEFINE_enum("grid", "paper", list(grid.GRIDS),
+                          "paper: section 4's. released: also the authors' SPVAE sizes off it, H = 30 and 100.")
+_WORKERS = flags.DEFINE_integer("workers", 1, "Processes side by side; the cores are divided among them.",
+                                lower_bound=1)
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the runs and an estimate of their time.")
 
 
 def main():
     configs = tables.table1_configs(
         _PRESET.value, _PROTOCOL.value, _MODELS.value, _DATASETS.value, _LIKELIHOODS.value, _SEEDS.value,
-        data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value, test_samples=_NUM_SAMPLES.value,
-        num_test_images=_NUM_IMAGES.value)
+        grid_name=_GRID.value, data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value,
+        test_samples=_NUM_SAMPLES.value, num_test_images=_NUM_IMAGES.value)
     results_dir = _RESULTS_DIR.value or tables.PRESETS[_PRESET.value].results_dir
-    return tables.reproduce_table1(configs, results_dir)
+    if _DRY_RUN.value:
+        return tables.dry_run(configs, results_dir)
+    return tables.reproduce_table1(configs, results_dir, _WORKERS.value)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -12,7 +13,6 @@ import keras
 import ml_collections
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 from tqdm import tqdm
 
 from spvae_tf import checkpoint, paper, results
@@ -187,14 +187,25 @@ def run_name(config):
     Returns:
       str, usable as a file name.
     """
-    plain = make_config(config.model, config.dataset, config.likelihood)
-    plain.protocol = config.protocol
-    named = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim", "seed", *FREE)
-    changed = [f"{key}={_short(config[key])}" for key, value in resolve(plain).items()
-               if key not in named and config[key] != value]
+    changed = [f"{key}={_short(value)}" for key, value in changes(config).items()]
     dataset = f"npz_{Path(config.dataset).stem}" if str(config.dataset).endswith(".npz") else config.dataset
     return "-".join([config.model, dataset, config.likelihood, config.preset, f"h{config.hidden_units}",
                      f"z{config.latent_dim}", *changed, f"seed{config.seed}"]).lower()
+
+
+def changes(config):
+    """What was set in a configuration besides its cell, its preset, its sizes and its seed.
+
+    Args:
+      config: resolved configuration.
+
+    Returns:
+      dict key -> value, without the keys that decide only how far a run is trained and tested.
+    """
+    plain = make_config(config.model, config.dataset, config.likelihood)
+    plain.protocol = config.protocol
+    named = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim", "seed", *FREE)
+    return {key: config[key] for key, value in resolve(plain).items() if key not in named and config[key] != value}
 
 
 def _short(value):
@@ -218,8 +229,10 @@ def finished(config, results_dir):
     record = results.read_record(folder, name)
     if record is None:
         return None
-    found = _recorded(make_config()) | record["config"]  # a key younger than the record had its default
+    found = recorded_config(record).to_dict()
     for key in wanted:
+        if key in ("test_samples", "num_test_images") and record["test_ll"] is None:
+            continue  # not tested yet
         if found[key] != wanted[key]:
             raise InputError(f"{folder} holds {name} with {key}={found[key]!r}, not {wanted[key]!r}; "
                              "choose another --results_dir or delete the record")
@@ -230,6 +243,18 @@ def _recorded(config):
     """A configuration as records keep it, without the places of files on a machine."""
     kept = {key: value for key, value in config.items() if key != "data_dir"}
     return kept | {"dataset": Path(config.dataset).name}
+
+
+def recorded_config(record):
+    """The configuration of a record; a key younger than the record has its default.
+
+    Args:
+      record: dict with the key `config`.
+
+    Returns:
+      ml_collections.ConfigDict; of a user's own images it names the file, not the folder.
+    """
+    return ml_collections.ConfigDict(_recorded(make_config()) | record["config"])
 
 
 def _claim(workdir, config, dataset):
@@ -336,43 +361,79 @@ def evaluate(model, images, num_samples, seed=0):
     return Evaluation(float(values.mean()), float(stderr), num_samples, len(values), values)
 
 
-def run(config, results_dir, dataset=None):
+def run(config, results_dir, dataset=None, test=True, on_validation=None):
     """Trains and tests one model and writes its record, unless the record is there already.
+
+    A run that was recorded untested is tested from its checkpoint when it is asked for with `test`.
 
     Args:
       config: configuration; `preset` names the table it is for.
       results_dir: folder of results; the record goes to `<results_dir>/<protocol>/records`.
       dataset: data.Dataset, when it is already loaded.
+      test: whether to test with `config.test_samples`; k = 5 always is.
+      on_validation: called with each row of the log.
 
     Returns:
-      The record, a dict with the keys results.FIELDS and `config`.
+      The record, a dict with the keys results.FIELDS and `config`; None in the fields of a test that was not made.
 
     Raises:
       InputError: for a wrong configuration, or a record of the same name made with another one.
       NonFiniteError: at a NaN or infinity in training.
     """
     config = resolve(config)
-    name, folder = run_name(config), Path(results_dir) / config.protocol
-    if record := finished(config, results_dir):
+    record = finished(config, results_dir)
+    if record and (record["test_ll"] is not None or not test):
         return record
-    workdir = folder / "runs" / name
     dataset = dataset or load_data(config)
     if config.num_test_images and config.num_test_images > len(dataset.test):
         raise InputError(f"num_test_images is {config.num_test_images}; the test set has {len(dataset.test)}")
-    model, trainer, dataset = train(config, workdir, dataset)
-    test = dataset.test[:config.num_test_images]
-    quick, full = evaluate(model, dataset.test, 5), evaluate(model, test, config.test_samples)
-    cell = paper.cell(config.model, config.dataset, config.likelihood)
-    record = dict(
-        model=config.model, dataset=dataset.name, likelihood=config.likelihood, protocol=config.protocol,
-        preset=config.preset, seed=config.seed, hidden_units=config.hidden_units, latent_dim=config.latent_dim,
-        params=model.count_params(), num_train=len(dataset.train), batches=trainer.step,
-        best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
-        val_ll_k5=round(trainer.best_ll, 3), test_ll_k5=round(quick.mean, 3), test_ll=round(full.mean, 3),
-        test_ll_stderr=round(full.stderr, 3), num_samples=full.num_samples, num_test_images=full.num_images,
-        paper_test_ll=cell.test_ll if cell else None, device=device(), versions=versions(), commit=commit(),
-        config=_recorded(config))
-    checkpoint.write_text(folder / "curves" / f"{name}.csv", (workdir / "log.csv").read_text())
+    model, trainer, dataset = train(config, _workdir(config, results_dir), dataset, on_validation)
+    quick = evaluate(model, dataset.test, 5)
+    found = dict(params=model.count_params(), num_train=len(dataset.train), batches=trainer.step,
+                 best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
+                 val_ll_k5=round(trainer.best_ll, 3), test_ll_k5=round(quick.mean, 3))
+    if test:
+        full = evaluate(model, dataset.test[:config.num_test_images], config.test_samples)
+        found |= dict(test_ll=round(full.mean, 3), test_ll_stderr=round(full.stderr, 3),
+                      num_samples=full.num_samples, num_test_images=full.num_images)
+    return _write(config, results_dir, found)
+
+
+def record_divergence(config, results_dir):
+    """Writes the record of a run that met a NaN or infinity: its validation ELBO is NaN, so that nothing selects it.
+
+    Args:
+      config: of the run that `run` raised NonFiniteError for.
+      results_dir: folder of results.
+
+    Returns:
+      The record.
+    """
+    config = resolve(config)
+    workdir = _workdir(config, results_dir)
+    arrays, state = checkpoint.restore(workdir / checkpoint.CHECKPOINT)  # of the last good validation
+    return _write(config, results_dir, dict(
+        params=int(sum(a.size for a in arrays["best"])), num_train=load_config(workdir).num_train,
+        batches=state["step"], best_batch=state["best_step"], train_seconds=round(state["seconds"], 1),
+        val_ll_k5=float("nan")))
+
+
+def _workdir(config, results_dir):
+    return Path(results_dir) / config.protocol / "runs" / run_name(config)
+
+
+def _write(config, results_dir, found):
+    """Writes the record of a run, and its learning curve."""
+    folder, name = Path(results_dir) / config.protocol, run_name(config)
+    cell, dataset = paper.cell(config.model, config.dataset, config.likelihood), config.dataset
+    named = dict(
+        model=config.model, dataset=dataset if dataset in DATASETS else Path(dataset).stem,
+        likelihood=config.likelihood, protocol=config.protocol, preset=config.preset, seed=config.seed,
+        hidden_units=config.hidden_units, latent_dim=config.latent_dim, paper_test_ll=cell.test_ll if cell else None,
+        device=device(), versions=versions(), commit=commit())
+    record = {key: (named | found).get(key) for key in results.FIELDS} | {"config": _recorded(config)}
+    log = (_workdir(config, results_dir) / "log.csv").read_text(encoding="utf-8")
+    checkpoint.write_text(folder / "curves" / f"{name}.csv", log)
     results.write_record(folder, name, record)
     return record
 
@@ -419,7 +480,7 @@ def _processor():
 def versions():
     """The versions that can change a result."""
     return (f"python {platform.python_version()}; tensorflow {tf.__version__}; keras {keras.__version__}; "
-            f"tensorflow-probability {tfp.__version__}; numpy {np.__version__}")
+            f"tensorflow-probability {importlib.metadata.version('tensorflow-probability')}; numpy {np.__version__}")
 
 
 def commit():

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import matplotlib.figure
+import matplotlib.lines
 
 from spvae_tf import checkpoint, paper, results
 from spvae_tf.errors import InputError
 
 # colours that differ in lightness too, so that they survive grey printing (Okabe & Ito)
 COLOURS = {"SPVAE": "#0072B2", "VAE": "#E69F00", "Conv-SPVAE": "#56B4E9", "Conv-VAE": "#B35A00"}
+DATASET_STYLES = {"mnist": ("#0072B2", "o"), "svhn_cropped": ("#35124A", "^"), "cifar10": ("#E69F00", "s")}
 
 
 def save(figure, path):
@@ -31,7 +33,8 @@ def learning_curves(folder, path):
     Raises:
       InputError: when the folder holds no records.
     """
-    records = [r for r in results.read_records(folder) if (Path(folder) / "curves" / f"{r['name']}.csv").exists()]
+    records = [r for r in results.read_records(folder) if r["config"]["train_fraction"] == 1
+               and (Path(folder) / "curves" / f"{r['name']}.csv").exists()]
     if not records:
         raise InputError(f"{folder} holds no records of finished runs")
     panels = list(dict.fromkeys((r["dataset"], r["likelihood"]) for r in records))
@@ -80,3 +83,101 @@ def scaling(report, path):
         axes.set(xlabel=title, ylabel="ms per training step", ylim=(1, None))
         axes.grid(alpha=0.3)
     save(figure, path)
+
+
+# --- Figure 2 ---------------------------------------------------------------------------------------------------------
+
+TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
+
+
+def per_cent(fraction):
+    """A fraction as text, 0.005 as "0.5 %"."""
+    return f"{100 * fraction:g} %"
+
+
+def low_data_sweep(rows, path):
+    """Figure 2: test ELBO against the fraction of the training set, continuous left, discrete right.
+
+    Lines are k = 5 (mean over seeds, bars are standard deviations), crosses the larger k where there is one; grey is
+    the authors' sweep, digitised from their notebooks.
+
+    Args:
+      rows: of one protocol and preset, as sweep.read_sweep returns them.
+      path: of the PNG.
+    """
+    rows = [row for row in rows if row["test_ll_k5"] is not None]  # not diverged
+    likelihoods = [name for name in ("continuous", "discrete") if any(r["likelihood"] == name for r in rows)]
+    figure = matplotlib.figure.Figure(figsize=(5.2 * len(likelihoods), 4.2), layout="constrained")
+    for axes, likelihood in zip(figure.subplots(1, len(likelihoods), squeeze=False)[0], likelihoods):
+        _sweep_panel(axes, [r for r in rows if r["likelihood"] == likelihood])
+        axes.set(title=likelihood, xlabel="fraction of the training images", ylabel="test ELBO (nats per image)")
+    figure.legend(handles=_sweep_legend(rows), frameon=False, loc="outside lower center", ncols=4, fontsize=9)
+    save(figure, path)
+
+
+def _sweep_panel(axes, rows):
+    drawn = []  # (fraction, test ELBO, colour) of every point
+    for dataset, model in dict.fromkeys((r["dataset"], r["model"]) for r in rows):
+        chosen = [r for r in rows if (r["dataset"], r["model"]) == (dataset, model)]
+        published = paper.digitized_sweep().get((model, dataset, rows[0]["likelihood"]), {})
+        axes.plot(published.keys(), published.values(), color="0.85", ls=_line(model), lw=3, zorder=1)
+        colour, marker = _dataset_style(dataset)
+        fractions, means, deviations = _over_seeds(chosen, "test_ll_k5")
+        axes.errorbar(fractions, means, deviations, color=colour, ls=_line(model), marker=marker, ms=4, lw=1.5,
+                      capsize=3, zorder=3)
+        drawn += [(fraction, mean, colour) for fraction, mean in zip(fractions, means)]
+        if tested := [r for r in chosen if r["test_ll"] is not None]:
+            fractions, means, _ = _over_seeds(tested, "test_ll")
+            axes.plot(fractions, means, "x", color=colour, ms=6, mew=1.5, zorder=3)
+    axes.set_xscale("log")
+    axes.set_xticks(TICKS, [per_cent(tick) for tick in TICKS])
+    axes.minorticks_off()
+    axes.set_xlim(min(min(line.get_xdata(), default=1) for line in axes.lines) / 1.35, 1.2)
+    axes.grid(alpha=0.3)
+    _mark_points_far_below(axes, drawn)
+
+
+def _mark_points_far_below(axes, points):
+    """Keeps a collapsed model from flattening all else: its values stand as numbers at the lower edge."""
+    values = sorted(value for _, value, _ in points)
+    quartile = values[len(values) // 4]
+    limit = quartile - 5 * (values[-1] - quartile)
+    below = [point for point in points if point[1] < limit]
+    if below:
+        lowest = min(value for value in values if value >= limit)
+        top = max(max(line.get_ydata(), default=lowest) for line in axes.lines)
+        axes.set_ylim(lowest - 0.25 * (top - lowest), top + 0.08 * (top - lowest))
+    for fraction, value, colour in below:
+        axes.annotate(f"{value:.0f}".replace("-", "−"), (fraction, 0.01), (0, 16), color=colour, ha="center",
+                      fontsize=8, xycoords=("data", "axes fraction"), textcoords="offset points",
+                      arrowprops=dict(arrowstyle="->", color=colour))
+
+
+def _line(model):
+    return "--" if "SPVAE" in model else "-"
+
+
+def _dataset_style(dataset):
+    return DATASET_STYLES.get(paper.whole_name(dataset), ("black", "D"))
+
+
+def _over_seeds(rows, field):
+    """(ascending fractions, means over seeds, standard deviations, NaN for a single seed: it gets no bar)."""
+    values = {}
+    for row in sorted(rows, key=lambda r: r["train_fraction"]):
+        values.setdefault(row["train_fraction"], []).append(row[field])
+    return list(values), *zip(*map(results.mean_and_deviation, values.values()))
+
+
+def _sweep_legend(rows):
+    def line(label, **style):
+        return matplotlib.lines.Line2D([], [], label=label, **style)
+
+    datasets, models = dict.fromkeys(r["dataset"] for r in rows), dict.fromkeys(r["model"] for r in rows)
+    handles = [line(d, color=_dataset_style(d)[0], marker=_dataset_style(d)[1], ls="") for d in datasets]
+    handles += [line(f"{m}, k = 5", color="black", ls=_line(m)) for m in models]
+    handles += [line(f"k = {k}", color="black", marker="x", ls="")
+                for k in sorted({r["num_samples"] for r in rows if r["num_samples"] is not None})]
+    if paper.digitized_sweep().keys() & {(r["model"], r["dataset"], r["likelihood"]) for r in rows}:
+        handles.append(line("authors' notebooks, k = 5", color="0.85", lw=3))
+    return handles

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from spvae_tf import iwae, vae
 from spvae_tf.errors import InputError, check_count, check_seed
+from spvae_tf.inference import Queries
+from spvae_tf.inputs import check_image_shape, check_images, check_policy, in_batches, make_seed
 from spvae_tf.likelihoods import get_likelihood
 from spvae_tf.region_graph import RegionGraph, poon_domingos, rectangle, single_region
 from spvae_tf.spn import SumProductNetwork
@@ -21,12 +23,13 @@ MODELS = {"SPVAE": (True, "dense"), "VAE": (False, "dense"),
           "Conv-SPVAE": (True, "conv_leaf"), "Conv-VAE": (False, "conv_image")}
 
 EVALUATION_BATCH = 100  # images whose samples are streamed together
+FILLING_ROUNDS = 4  # of an encoder over its unobserved pixels
 EVALUATION_ROWS = 1000  # images times samples in one chunk: bounds the memory whatever k is
 
 
 @keras.saving.register_keras_serializable("spvae_tf")
-class SPVAE(keras.Model):
-    """A hierarchical decompositional mixture of VAEs (equation 6).
+class SPVAE(Queries, keras.Model):
+    """A hierarchical decompositional mixture of VAEs (equation 6); what to ask it is in `inference.Queries`.
 
     Args:
       graph: RegionGraph over the pixels, or its JSON text.
@@ -46,6 +49,7 @@ class SPVAE(keras.Model):
     def __init__(self, graph, image_shape, likelihood, architecture="dense", hidden_units=32, latent_dim=25,
                  num_sums=2, num_components=2, seed=0, **kwargs):
         super().__init__(**kwargs)
+        check_policy(self.dtype_policy)
         for name, value in (("hidden_units", hidden_units), ("latent_dim", latent_dim)):
             check_count(name, value)
         if architecture not in vae.ARCHITECTURES:
@@ -116,9 +120,12 @@ class SPVAE(keras.Model):
     def encode(self, x, observed=None):
         """q(z_l | x_l) of every expert.
 
+        An encoder knows leaves without holes only. Where pixels are unobserved it first takes them as 0, then a few
+        times as what the decoder makes of the mean of q: any q will do for a bound, and this one brings it much closer.
+
         Args:
           x: [batch, pixels] in [0, 1].
-          observed: bool [batch, pixels]; an unobserved pixel is 0 to the encoder. None: all are observed.
+          observed: bool [batch, pixels]. None: all are observed.
 
         Returns:
           (mean, precision), each [experts, batch, latent_dim].
@@ -127,7 +134,13 @@ class SPVAE(keras.Model):
         exists = self._leaf_exists
         if not exists.all():
             parts *= np.repeat(exists, self.num_components, axis=0)[:, None].astype(parts.dtype.name)
-        return self.encoder(parts)
+        mean, precision = self.encoder(parts)
+        if observed is not None:
+            hidden = self._present(~observed)
+            for _ in tf.range(FILLING_ROUNDS):
+                filled = self.likelihood.mean(self.decode(mean[:, None]))[:, 0]
+                mean, precision = self.encoder(tf.where(hidden, filled, parts))
+        return mean, precision
 
     def decode(self, z):
         """The outputs that parametrise p(x_l | z_l).
@@ -156,10 +169,24 @@ class SPVAE(keras.Model):
         """
         mean, precision = posterior
         z = iwae.reparametrise(mean, precision, noise)
-        log_kernel = self.likelihood.log_kernel(self.split(x)[:, None], self.decode(z))
+        return (self.log_likelihood(x, self.decode(z), observed)
+                + iwae.log_prior_over_proposal(z, precision, noise))
+
+    def log_likelihood(self, x, outputs, observed=None):
+        """log p(x_l | z_l,i) of every expert, without the pixels' base measure.
+
+        Args:
+          x: [batch, pixels] in [0, 1].
+          outputs: of `decode`.
+          observed: bool [batch, pixels] or None; unobserved pixels drop out.
+
+        Returns:
+          [experts, k, batch], nats.
+        """
+        log_kernel = self.likelihood.log_kernel(self.split(x)[:, None], outputs)
         if observed is not None or not self._leaf_exists.all():
             log_kernel = tf.where(self._present(observed)[:, None], log_kernel, 0)
-        return tf.reduce_sum(log_kernel, axis=-1) + iwae.log_prior_over_proposal(z, precision, noise)
+        return tf.reduce_sum(log_kernel, axis=-1)
 
     def _present(self, observed):
         """bool [experts, batch or 1, pixels of a leaf]: pixels that exist in the leaf and are observed."""
@@ -191,8 +218,11 @@ class SPVAE(keras.Model):
         Returns:
           [batch], nats per image.
         """
-        leaves = tf.reshape(tf.transpose(leaf_bounds), [-1, len(self.graph.leaf_regions), self.num_components])
-        return self.spn(leaves) + log_base
+        return self.spn(self.by_region(leaf_bounds)) + log_base
+
+    def by_region(self, experts):
+        """[experts, batch] as the SPN has its leaves, [batch, leaf regions, components]."""
+        return tf.reshape(tf.transpose(experts), [-1, len(self.graph.leaf_regions), self.num_components])
 
     def bound(self, x, log_base, noise):
         """Theorem 2: L̂_SP,k(x), the SPN over k-sample IWAE estimates of the leaves (equation 9, algorithm 1).
@@ -226,7 +256,7 @@ class SPVAE(keras.Model):
         """
         x = tf.convert_to_tensor(x)
         words = iwae.random_words(self.noise_shape(num_samples, x.shape[0]), make_seed(seed))
-        return self.bound(x, self.log_base(x), iwae.standard_normal(words))
+        return self.bound(x, self.log_base(x), iwae.standard_normal(words, x.dtype))
 
     # --- estimates for any k ------------------------------------------------------------------------------------
 
@@ -261,28 +291,16 @@ class SPVAE(keras.Model):
           (log_prob [batch], nats per image; effective sample size of every leaf [batch, leaf regions, components]).
         """
         check_count("num_samples", num_samples)
-        x, observed = check_images(x, self.graph.num_variables, observed)
-        seed = make_seed(seed)
-        estimates, sizes = [np.zeros(0, np.float32)], [np.zeros([0, *self._leaf_shape], np.float32)]
-        for number, start in enumerate(range(0, len(x), EVALUATION_BATCH)):
-            part = slice(start, start + EVALUATION_BATCH)
-            missing = min(EVALUATION_BATCH, len(x)) - len(x[part])  # the last batch keeps the shape of the others
-            pad = lambda a: tf.constant(np.pad(a[part], [(0, missing), (0, 0)], mode="edge"))  # noqa: E731, B023
-            estimate, size = self._streamed(
-                pad(x), None if observed is None else pad(observed), tf.constant(num_samples),
-                tf.random.experimental.stateless_fold_in(seed, number))
-            estimates.append(estimate.numpy()[:len(x[part])])
-            sizes.append(size.numpy()[:len(x[part])])
-            if progress:
-                progress(start + len(x[part]), np.concatenate(estimates))
-        return tf.constant(np.concatenate(estimates)), tf.constant(np.concatenate(sizes))
-
-    @property
-    def _leaf_shape(self):
-        return len(self.graph.leaf_regions), self.num_components
+        images = check_images(x, self.graph.num_variables, observed, self.variable_dtype)
+        return in_batches(lambda *batch: self._streamed(*batch[:-1], tf.constant(num_samples), batch[-1])[:2],
+                          images, make_seed(seed), EVALUATION_BATCH, progress)
 
     def _streamed(self, x, observed, num_samples, seed):
-        """The bound of a batch over chunks of samples: encoder and base measure once, decoder once per chunk."""
+        """The bound of a batch over chunks of samples: encoder and base measure once, decoder once per chunk.
+
+        Returns:
+          (log_prob [batch], effective sample sizes and leaf bounds [batch, leaf regions, components]).
+        """
         batch = x.shape[0]
         chunk = max(1, EVALUATION_ROWS // batch)
         posterior, log_base = self._prepare(x, observed)
@@ -297,96 +315,21 @@ class SPVAE(keras.Model):
         return self.encode(x, observed), self.log_base(x, observed)
 
     def _add_chunk(self, x, observed, posterior, words, wanted, state):
-        log_weights = self.log_weights(x, posterior, iwae.standard_normal(words), observed)
+        log_weights = self.log_weights(x, posterior, iwae.standard_normal(words, x.dtype), observed)
         surplus = tf.range(words.shape[1]) >= wanted  # of the last chunk
         log_weights = tf.where(surplus[None, :, None], tf.constant(-math.inf, log_weights.dtype), log_weights)
         return iwae.RunningBound.add(state, log_weights)
 
     def _finish(self, observed, log_base, state, num_samples):
         leaves = iwae.RunningBound.bound(state, num_samples)
+        sizes = iwae.RunningBound.effective_sample_size(state)
         if observed is not None:  # the integral of p(z) is known where nothing is observed
-            leaves = tf.where(tf.reduce_any(self._present(observed), axis=-1), leaves, 0)
-        sizes = tf.reshape(tf.transpose(iwae.RunningBound.effective_sample_size(state)), [-1, *self._leaf_shape])
+            seen = tf.reduce_any(self._present(observed), axis=-1)
+            leaves, sizes = tf.where(seen, leaves, 0), tf.where(seen, sizes, tf.cast(num_samples, sizes.dtype))
         value = self.combine(leaves, log_base)
         if observed is not None:
             value = tf.where(tf.reduce_any(observed, axis=-1), value, 0)
-        return value, sizes
-
-
-def make_seed(seed):
-    """A pair of integers for TensorFlow's stateless generators.
-
-    Args:
-      seed: integer, or None for a fresh one.
-
-    Returns:
-      int32 tensor [2].
-
-    Raises:
-      InputError: when the seed is no integer or negative.
-    """
-    if seed is not None:
-        check_seed(seed)
-    words = np.random.SeedSequence(seed).generate_state(2, np.uint32)
-    return tf.constant(words.astype(np.int32))
-
-
-def check_image_shape(image_shape):
-    """Refuses what is no (height, width).
-
-    Args:
-      image_shape: anything.
-
-    Returns:
-      (height, width).
-
-    Raises:
-      InputError: unless it is a pair of positive integers.
-    """
-    try:
-        height, width = image_shape
-    except (TypeError, ValueError) as error:
-        raise InputError(f"image_shape is {image_shape!r}; it must be (height, width)") from error
-    check_count("height", height)
-    check_count("width", width)
-    return int(height), int(width)
-
-
-def check_images(x, num_pixels, observed=None):
-    """Refuses what is not a batch of images.
-
-    Args:
-      x: [batch, pixels], floating point in [0, 1].
-      num_pixels: of the model.
-      observed: bool [batch, pixels] or None.
-
-    Returns:
-      (x as float32 NumPy with unobserved pixels set to 0, observed as NumPy or None).
-
-    Raises:
-      InputError: on a wrong shape or dtype, or on an observed pixel that is NaN or outside [0, 1].
-    """
-    try:
-        x = np.asarray(x)
-    except ValueError as error:
-        raise InputError(f"images are no array: {error}") from error
-    if x.ndim != 2 or x.shape[1] != num_pixels:
-        raise InputError(f"images have shape {x.shape}; the model takes [batch, {num_pixels}]")
-    if not np.issubdtype(x.dtype, np.floating):
-        raise InputError(f"images are {x.dtype}; they must be floating point in [0, 1]")
-    x = x.astype(np.float32)
-    if observed is not None:
-        observed = np.asarray(observed)
-        if observed.dtype != bool or observed.shape != x.shape:
-            raise InputError(f"observed is {observed.dtype} of shape {observed.shape}; "
-                             f"it must be bool of shape {x.shape}")
-        x = np.where(observed, x, np.float32(0))
-    if np.isnan(x).any():
-        image, pixel = np.argwhere(np.isnan(x))[0]
-        raise InputError(f"image {image} is NaN at pixel {pixel}; pixels must lie in [0, 1]")
-    if x.size and (x.min() < 0 or x.max() > 1):
-        raise InputError(f"pixels reach from {x.min():g} to {x.max():g}; they must lie in [0, 1]")
-    return x, observed
+        return value, self.by_region(sizes), self.by_region(leaves)
 
 
 def default_delta(image_shape):

@@ -1,18 +1,17 @@
 """Tables 1 and 2 of the paper, reproduced: which runs they need, running them, and showing them."""
 
-import gc
+import collections
+import math
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
+from tqdm import tqdm
 
-from spvae_tf import experiment, paper, results
+from spvae_tf import data, experiment, grid, paper, results
 from spvae_tf.errors import InputError
 from spvae_tf.model import MODELS, build_model, canonical_name
-from spvae_tf.training import NonFiniteError
 
 LIKELIHOODS = ("continuous", "discrete")
 
@@ -38,6 +37,8 @@ class Preset(NamedTuple):
 PRESETS = {
     "mini": Preset(("mnist_sample", "cifar10_sample"), "results/mini", (512, 256), 500, 100),
     "tuned": Preset(("mnist", "cifar10"), "results", None, 5000, None),
+    "checkpoint": Preset(("mnist", "cifar10"), "results", None, 5000, None),
+    "grid": Preset(("mnist", "cifar10"), "results", None, 5000, None),
 }
 
 
@@ -97,17 +98,19 @@ def _grid(title, cells, datasets):
 
 # --- Table 1 ----------------------------------------------------------------------------------------------------------
 
-def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, **overrides):
+def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_name="paper", **overrides):
     """The configurations of Table 1's runs, cheapest models first.
 
     Args:
-      preset: a key of PRESETS.
+      preset: a key of PRESETS. "checkpoint" has only the cells whose published number belongs to a checkpoint of other
+        sizes than Table 2's, at its sizes; "grid" has every point of a cross-validation.
       protocol: a key of experiment.PROTOCOLS.
       models: names.
       datasets: names, or None for the preset's.
       likelihoods: names.
       seeds: integers, or their decimal text.
-      **overrides: fields of the configuration; None leaves a field alone.
+      grid_name: a key of grid.GRIDS, for "grid".
+      **overrides: fields of the configuration, train_fraction for one; None leaves a field alone.
 
     Returns:
       list of resolved configurations.
@@ -127,11 +130,24 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, **ove
                 config.update({key: value for key, value in overrides.items() if value is not None})
                 for seed in seeds:
                     config.seed = _seed(seed)
-                    configs.append(experiment.resolve(config))
+                    configs += map(experiment.resolve, _sized(config, preset, grid_name))
     if not configs:
-        raise InputError("there is nothing to run; --models, --datasets, --likelihoods and --seeds must not be empty")
+        raise InputError("there is nothing to run; --models, --datasets, --likelihoods and --seeds must not be empty"
+                         + (", and hold a cell that has a checkpoint of its own" if preset == "checkpoint" else ""))
     order = {name: n for n, name in enumerate(("SPVAE", "VAE", "Conv-VAE", "Conv-SPVAE"))}
     return sorted(configs, key=lambda c: order[c.model])
+
+
+def _sized(config, preset, grid_name):
+    """A cell's configuration at each of the preset's sizes."""
+    if preset == "grid":
+        return grid.points(config, grid_name)
+    if preset == "checkpoint":
+        cell = paper.PAPER.get((config.model, config.dataset, config.likelihood))
+        if not cell or not cell.checkpoint:
+            return []
+        config.hidden_units, config.latent_dim = cell.checkpoint
+    return [config]
 
 
 def _seed(text):
@@ -141,14 +157,16 @@ def _seed(text):
         raise InputError(f"seed is {text!r}; it must be an integer") from error
 
 
-def reproduce_table1(configs, results_dir):
+def reproduce_table1(configs, results_dir, workers=1):
     """Runs what is missing, writes `<results_dir>/<protocol>/table1.csv` after each run, and prints the table.
 
-    A run that fails is named, and the others go on.
+    A run that fails is named, and the others go on. The points of a grid are tested with k = 5 alone; when all of a
+    cross-validation are there, its winner is tested with the full k.
 
     Args:
-      configs: of one protocol.
+      configs: of one protocol and preset.
       results_dir: folder of results.
+      workers: processes that make runs side by side.
 
     Returns:
       0, or 1 when a run failed.
@@ -158,50 +176,163 @@ def reproduce_table1(configs, results_dir):
     """
     folder = Path(results_dir) / configs[0].protocol
     write_table1(folder)  # before hours of work: can the results be written?
-    failures, datasets, done = {}, {}, []
-    for number, config in enumerate(configs, 1):
-        name = experiment.run_name(config)
-        started = time.monotonic()
-        try:
-            if record := experiment.finished(config, results_dir):
-                done.append(record)
-                print(f"[{number}/{len(configs)}] {name}: already there")
-                continue
-            print(f"[{number}/{len(configs)}] {name}", flush=True)
-            key = (config.dataset, config.likelihood)
-            if key not in datasets:
-                datasets = {key: experiment.load_data(config)}  # one at a time: CIFAR-10 takes 250 MB
-            record = experiment.run(config, results_dir, datasets[key])
-        except (InputError, NonFiniteError) as error:
-            failures[name] = error
+    configs, failures = _with_data(configs, results_dir)
+    records = _already_there(configs, results_dir, failures)
+    validations, started = grid.cross_validations(configs), {}
+    tasks = collections.deque(grid.Task(c, c.preset != "grid") for c in configs
+                              if experiment.run_name(c) not in records | failures)
+    for validation in filter(lambda v: v.is_over(records), validations):
+        tasks.extendleft(_test_of_winner(validation, records, failures))
+
+    def announce(task):
+        name = experiment.run_name(task.config)
+        started[name] = time.monotonic()
+        tqdm.write(f"{name}: " + ("to be tested" if name in records else "to be run"))
+
+    for task, outcome in grid.outcomes(tasks, results_dir, workers, announce):
+        name = experiment.run_name(task.config)
+        if isinstance(outcome, grid.Failure):
+            failures[name] = outcome.reason
             continue
-        except Exception as error:  # whatever it is, the other cells are still worth having
-            failures[name] = error
-            traceback.print_exc()
-            continue
-        finally:
-            keras.backend.clear_session()
-            gc.collect()
-        done.append(record)
-        print(f"  test ELBO {record['test_ll']:.1f} ± {record['test_ll_stderr']:.1f} (k = {record['num_samples']}, "
-              f"{record['num_test_images']} images), validation {record['val_ll_k5']:.1f} (k = 5), "
-              f"{record['batches']} batches, {time.monotonic() - started:.0f} s", flush=True)
+        records[name] = outcome
+        tqdm.write(f"  {name}: {_summary(outcome)}, {time.monotonic() - started[name]:.0f} s")
         write_table1(folder)
-    print("\n" + format_table1(done))
-    print(f"\n{folder / 'table1.csv'}: {len(done)} of {len(configs)} runs done")
+        for validation in validations:
+            if not task.test and task.config in validation.points and validation.is_over(records):
+                tasks.extendleft(_test_of_winner(validation, records, failures))
+    winners = [v.winner(records) for v in validations if v.is_over(records)]
+    tested = [records[name] for c in configs if (name := experiment.run_name(c)) in records
+              and (c.preset != "grid" or c in winners) and records[name]["test_ll"] is not None]
+    if tested:
+        print("\n" + format_table1(tested))
+    print(f"\n{folder / 'table1.csv'}: {len(records)} of {len(configs)} runs done")
     for name, error in failures.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
     return int(bool(failures))
 
 
+def _with_data(configs, results_dir):
+    """Sees to the official data sets once, before the work: TFDS downloads them now, or they cannot be had.
+
+    A bounded run (max_batches) is a check that everything runs, and then takes the embedded sample, called by its name.
+
+    Returns:
+      (configurations, dict name -> failure of those without data).
+    """
+    folder, failures = Path(results_dir) / configs[0].protocol, {}
+    unseen = {c.dataset: c for c in configs if c.dataset in data.OFFICIAL_SIZES and c.data_dir is None
+              and results.read_record(folder, experiment.run_name(c)) is None}
+    for dataset, config in unseen.items():
+        sample, affected = f"{dataset}_sample", [c for c in configs if c.dataset == dataset]
+        try:
+            experiment.load_data(config)
+        except InputError as error:
+            if sample in data.DATASETS and config.max_batches:
+                print(f"{error}\n{dataset} is not at hand: these bounded runs take the embedded {sample} instead, and "
+                      "are recorded as what they are", file=sys.stderr)
+                for c in affected:
+                    c.dataset = sample
+            else:
+                hint = f", --datasets={sample} takes the embedded sample" if sample in data.DATASETS else ""
+                failures |= {experiment.run_name(c): f"{error}; --data_dir names a folder that holds it{hint}"
+                             for c in affected}
+    return configs, failures
+
+
+def _already_there(configs, results_dir, failures):
+    """The records that need no more work, by the names of their runs; points of a grid may be untested."""
+    records = {}
+    for config in configs:
+        name = experiment.run_name(config)
+        try:
+            record = experiment.finished(config, results_dir)
+        except InputError as error:
+            failures[name] = error
+            continue
+        if record and (config.preset == "grid" or record["test_ll"] is not None):
+            records[name] = record
+            failures.pop(name, None)  # what is there needs no data
+            print(f"{name}: already there")
+    return records
+
+
+def _test_of_winner(validation, records, failures):
+    """The test of a cross-validation's winner as the only task of a list, unless it is there."""
+    winner = validation.winner(records)
+    if winner is None:
+        failures[str(validation)] = "no point of the grid has a finite validation ELBO"
+        return []
+    record = records[experiment.run_name(winner)]
+    tqdm.write(f"{validation}: H = {winner.hidden_units}, n_z = {winner.latent_dim} wins with a validation ELBO of "
+               f"{record['val_ll_k5']:.1f}")
+    return [grid.Task(winner, True)] if record["test_ll"] is None else []
+
+
+def _summary(record):
+    test = "" if record["test_ll"] is None else (
+        f"test ELBO {record['test_ll']:.1f} ± {record['test_ll_stderr']:.1f} (k = {record['num_samples']}, "
+        f"{record['num_test_images']} images), ")
+    return f"{test}validation {record['val_ll_k5']:.1f} (k = 5), {record['batches']} batches"
+
+
+def dry_run(configs, results_dir):
+    """Prints the runs that `reproduce_table1` would make, and how long they will take; writes nothing.
+
+    Args:
+      configs: of one protocol and preset.
+      results_dir: folder of results.
+
+    Raises:
+      InputError: when a data set of the user's own cannot be loaded, or a record was made with another configuration.
+    """
+    there = _already_there(configs, results_dir, failures := {})
+    for error in failures.values():
+        raise error
+    missing = [c for c in configs if experiment.run_name(c) not in there]
+    untested = [v for v in grid.cross_validations(configs)
+                if not v.is_over(there) or (w := v.winner(there)) and there[experiment.run_name(w)]["test_ll"] is None]
+    wanted = missing + [c for v in untested for c in v.points if c not in missing]
+    estimates, measured = grid.estimate(wanted, results_dir) if wanted else ([], 0)
+    estimates = {experiment.run_name(c): estimate for c, estimate in zip(wanted, estimates)}
+    total = 0
+    for config in missing:
+        estimate = estimates[name := experiment.run_name(config)]
+        seconds = estimate.train_seconds + (0 if config.preset == "grid" else estimate.test_seconds)
+        total += seconds
+        print(f"{name}: {_duration(seconds)} for {estimate.begun} … {estimate.batches:.0f} batches")
+    for validation in untested:
+        seconds = max(estimates[experiment.run_name(c)].test_seconds for c in validation.points)
+        total += seconds
+        print(f"test of the winner of {validation}: {_duration(seconds)} at most")
+    print(f"\n{len(there)} of {len(configs)} runs are there; what is left takes about {_duration(total)} on "
+          f"{experiment.device()}, with any number of workers")
+    notes = {"records": "batches: the mean of this folder's records of the same model and data; ",
+             "assumed": f"batches: {grid.ASSUMED_BATCHES} assumed where no record tells, early stopping decides; "}
+    sources = {estimates[experiment.run_name(c)].known_from for c in missing}
+    print("".join(text for source, text in notes.items() if source in sources)
+          + f"seconds: measured here on {measured} sizes, validation included, interpolated in H and n_z between them")
+
+
+def _duration(seconds):
+    if seconds < 120:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
 def write_table1(folder):
-    """Makes table1.csv anew from the records of Table 1 in a results folder.
+    """Makes table1.csv anew from the records in a results folder that stand for a cell of Table 1.
+
+    A run on part of the training set, or in which more was set than cell, sizes and seed, is an experiment of another
+    kind: it has a record, but no row here. For a user's own images nothing is published, and anything may be set.
 
     Args:
       folder: `<results_dir>/<protocol>`.
     """
-    records = [r for r in results.read_records(folder) if r["config"]["train_fraction"] == 1]
-    results.write_table(Path(folder) / "table1.csv", records)
+    def counts(record):
+        changes = experiment.changes(experiment.resolve(experiment.recorded_config(record)))
+        return "train_fraction" not in changes if record["paper_test_ll"] is None else not changes
+
+    results.write_table(Path(folder) / "table1.csv", [r for r in results.read_records(folder) if counts(r)])
 
 
 def format_table1(records):
@@ -230,5 +361,7 @@ def format_table1(records):
     datasets = list(dict.fromkeys(key[1] for key in groups))
     notes = [f"The paper's number for {', '.join(key)} belongs to another model: H = {cell.checkpoint[0]}, "
              f"n_z = {cell.checkpoint[1]} instead of Table 2's {cell.hidden_units}, {cell.latent_dim}"
-             for key in groups if (cell := paper.cell(*key)) and cell.checkpoint]
+             for key, group in groups.items() if (cell := paper.cell(*key)) and cell.checkpoint
+             and group[0]["preset"] != "grid"
+             and (group[0]["hidden_units"], group[0]["latent_dim"]) != cell.checkpoint]
     return "\n".join([_grid(title, cells, datasets), *notes])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from spvae_tf import model as model_module
 from spvae_tf import vae
 from spvae_tf.model import SPVAE, build_model
 from spvae_tf.plain import PlainSPVAE
@@ -152,12 +153,28 @@ def test_copied_weights_are_the_model():
     assert len(plain.trainable_variables) == sum(1 for _ in plain.counterparts(model))
 
 
-def test_unobserved_pixels_are_zero_to_the_encoder():
+def test_unobserved_pixels_are_filled_for_the_encoder(monkeypatch):
+    """As 0 at first, then by the decoder; what stands there does not matter, nor do leaves without holes change."""
     model, _ = models("conv_leaf, uneven super-pixels", "continuous")
     x = images(model)
     observed = np.random.default_rng(4).random(x.shape) < 0.5
-    for masked, zeroed in zip(model.encode(x, observed), model.encode(np.where(observed, x, np.float32(0)))):
-        np.testing.assert_array_equal(masked, zeroed)
+    observed[:, model.graph.leaf_regions[0].scope] = True
+    zeroed = np.where(observed, x, np.float32(0))
+    filled = model.encode(x, observed)
+    for masked, other, whole in zip(filled, model.encode(np.where(observed, x, np.nan), observed), model.encode(x)):
+        np.testing.assert_array_equal(masked, other)
+        np.testing.assert_allclose(masked[:2], whole[:2], rtol=1e-6)
+    mean, precision = model.encode(zeroed)
+    for _ in range(model_module.FILLING_ROUNDS):
+        guess = model.likelihood.mean(model.decode(mean[:, None]))[:, 0]
+        mean, precision = model.encoder(tf.where(model._present(observed), model.split(zeroed), guess)
+                                        * tf.cast(model._present(None), tf.float32))
+    np.testing.assert_allclose(filled[0], mean, atol=1e-6)
+    np.testing.assert_allclose(filled[1], precision, rtol=1e-5)
+    assert np.abs(mean - model.encode(zeroed)[0]).max() > 1e-3
+    monkeypatch.setattr(model_module, "FILLING_ROUNDS", 0)
+    for masked, other in zip(model.encode(x, observed), model.encode(zeroed)):
+        np.testing.assert_array_equal(masked, other)
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -1,0 +1,45 @@
+"""Compares Table 1 as run here with the paper's, cell by cell, and Table 2's sizes.
+
+A cell agrees when its mean lies within 2 % of the published number, or within two standard deviations over its seeds.
+Where the published number belongs to a checkpoint of other sizes than Table 2's, Table 2's sizes are compared with the
+authors' own log of them (k = 5) instead.
+
+Example:
+  python scripts/compare_to_paper.py --results_dir=results/released --check
+"""
+
+import cli  # isort: skip (first: it quiets TensorFlow)
+import sys
+
+from absl import flags
+
+from spvae_tf import compare, results, tables
+
+_RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released", "Folder with table1.csv, of one protocol.")
+_CHECK = flags.DEFINE_bool("check", False, "Exit with status 1 when a cell that was run disagrees.")
+_CSV = flags.DEFINE_string("csv", None, "The comparison also goes to this file.")
+
+
+def main():
+    rows = compare.read(_RESULTS_DIR.value)
+    compared = compare.compare(rows)
+    print("Table 1: test ELBO, k = 5000, whole test set, nats per image; mean ± standard deviation over seeds (runs)\n")
+    print(compare.aligned(compare.table1_lines(compared)))
+    print("\nThe same runs at k = 5, beside the authors' own logs of the same sizes\n")
+    print(compare.aligned(compare.validation_lines(compared)))
+    print(f"\nNot run: {'; '.join(compare.not_run(compared)) or 'nothing'}")
+    if others := compare.without_a_cell(rows):
+        print(f"Not compared, being samples or a user's own images: {', '.join(others)}")
+    print("\nTable 2: parameters\n")
+    print(compare.aligned(compare.table2_lines(tables.table2())))
+    if _CSV.value:
+        results.write_table(_CSV.value, compared, compare.FIELDS)
+    wrong = compare.disagreements(compared)
+    if _CHECK.value:
+        for line in wrong:
+            print(f"disagrees: {line}", file=sys.stderr)
+        return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,63 @@
+"""Asks a trained model: new images, hidden pixels, how likely images are, their embeddings, their latent states.
+
+Example:
+  python scripts/infer.py --workdir=/tmp/spvae --out=/tmp/answers inpaint --mask=right --images=pictures/
+  python scripts/infer.py --workdir=/tmp/spvae --out=/tmp/answers sample --num_images=64
+
+The command is one of sample, inpaint, score, embed, posterior; each writes .npz, and .png and .csv where it applies,
+into --out. Images come from a folder of .png files, from an .npz with an array x, or from the run's test set, and are
+prepared as the training images were.
+"""
+
+import cli  # isort: skip (first: it quiets TensorFlow)
+from absl import flags
+
+from spvae_tf import answers, experiment
+from spvae_tf.errors import InputError
+
+COMMANDS = ("sample", "inpaint", "score", "embed", "posterior")
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder for the answers.", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "Folder of .png files or .npz; the run's test set when not given.")
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "How many new images, or of the given ones the first.",
+                                   lower_bound=1)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 100, "k, importance samples per expert.", lower_bound=1)
+_NUM_DRAWS = flags.DEFINE_integer("num_draws", 3, "inpaint: draws per image besides the mean.", lower_bound=1)
+_MASK = flags.DEFINE_string("mask", "right", "inpaint: the hidden half, left, right, top or bottom, or an .npz with an "
+                                             "array observed, bool [H, W] or [n, H, W].")
+_PIXELS = flags.DEFINE_enum("pixels", "mean", ["mean", "draw"], "sample: E[x | z] or a draw from p(x | z).")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; the run's own when not given.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the samples, and of the noise added to continuous images.", lower_bound=0)
+
+
+def main(command):
+    if not _OUT.value:
+        raise InputError("--out is empty; it must name a folder")
+    model, config = experiment.load(_WORKDIR.value), experiment.load_config(_WORKDIR.value)
+    if command == "sample":
+        files = answers.sample(model, _OUT.value, _NUM_IMAGES.value, _PIXELS.value == "mean", _SEED.value)
+    else:
+        x, names = images(config)
+        options = dict(num_samples=_NUM_SAMPLES.value, seed=_SEED.value)
+        if command == "inpaint":
+            options |= dict(observed=answers.read_mask(_MASK.value, len(x), model.image_shape),
+                            num_draws=_NUM_DRAWS.value)
+        files = getattr(answers, command)(model, _OUT.value, x, names, **options)
+    print("\n".join(map(str, files)))
+
+
+def images(config):
+    """The images asked about and their names."""
+    if not _IMAGES.value:
+        if _DATA_DIR.value:
+            config.data_dir = _DATA_DIR.value
+        test = experiment.load_data(config).test[:_NUM_IMAGES.value]
+        return test, [str(number) for number in range(len(test))]
+    round_pixels = config.dataset != "svhn_cropped" if config.round_pixels is None else config.round_pixels
+    x, names = answers.read_images(_IMAGES.value, config.image_shape, config.likelihood, round_pixels, _SEED.value)
+    return x[:_NUM_IMAGES.value], names[:_NUM_IMAGES.value]
+
+
+if __name__ == "__main__":
+    cli.run(main, COMMANDS)

@@ -1,0 +1,60 @@
+"""Draws pictures, one PNG each.
+
+Examples:
+  python scripts/pictures.py --pictures=region_graph
+    the region graph of 2 × 2 super-pixels and the SPN over it.
+  python scripts/pictures.py --pictures=learning_curves --results_dir=results/released
+    validation ELBO against batches of the finished runs of Table 1, one panel per data set and likelihood.
+  python scripts/pictures.py --pictures=samples,reconstructions,sum_weights --workdir=/tmp/spvae
+    of a trained run: samples beside test images; reconstructions and inpainted halves; which cuts its sum weights
+    and the test images prefer.
+"""
+
+import cli  # isort: skip (first: it quiets TensorFlow)
+from pathlib import Path
+
+from absl import flags
+
+from spvae_tf import experiment, figures, pictures
+from spvae_tf.errors import InputError
+
+OF_A_RUN = {"samples": pictures.samples, "reconstructions": pictures.reconstructions,
+            "sum_weights": pictures.sum_weights}
+NAMES = ("region_graph", "learning_curves", *OF_A_RUN)
+
+_PICTURES = flags.DEFINE_list("pictures", None, f"Of {', '.join(NAMES)}.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, f"Folder of a trained run, for {', '.join(OF_A_RUN)}.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; the run's own when not given.")
+_RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released", "For learning_curves: has records/ and curves/.")
+_OUT_DIR = flags.DEFINE_string("out_dir", "results/figures", "Where the pictures go.")
+
+
+def main():
+    if unknown := set(_PICTURES.value) - set(NAMES):
+        raise InputError(f"--pictures has {min(unknown)!r}; it must be of {', '.join(NAMES)}")
+    of_a_run = [name for name in _PICTURES.value if name in OF_A_RUN]
+    if of_a_run and not _WORKDIR.value:
+        raise InputError(f"--pictures={of_a_run[0]} is of a trained run; --workdir must name its folder")
+    model, images, run = _load(_WORKDIR.value) if of_a_run else (None, None, None)
+    for name in _PICTURES.value:
+        path = Path(_OUT_DIR.value) / f"{name}.png"
+        if name == "region_graph":
+            pictures.region_graph(path)
+        elif name == "learning_curves":
+            figures.learning_curves(_RESULTS_DIR.value, path)
+        else:
+            path = path.with_stem(f"{name}_{run}")
+            OF_A_RUN[name](model, images, path)
+        print(path)
+
+
+def _load(workdir):
+    """A trained run's model, its test images, and a name for its pictures."""
+    config, model = experiment.load_config(workdir), experiment.load(workdir)
+    config.data_dir = _DATA_DIR.value or config.data_dir
+    dataset = experiment.load_data(config)
+    return model, dataset.test, f"{config.model}_{dataset.name}_{config.likelihood}".lower()
+
+
+if __name__ == "__main__":
+    cli.run(main)

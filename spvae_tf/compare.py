@@ -1,0 +1,445 @@
+"""Our results beside the published ones: which cells agree and by how much they differ, and the tables of RESULTS.md.
+
+Everything here is a function of the CSVs that the runs left; log-likelihoods are nats per image.
+"""
+
+import csv
+import math
+import re
+from pathlib import Path
+
+import matplotlib.figure
+
+from spvae_tf import data, experiment, figures, paper, results
+from spvae_tf.errors import InputError
+
+TEST_SAMPLES = 5000  # Table 1's k
+TOLERANCE, DEVIATIONS = 0.02, 2  # a cell agrees within 2 % of the published number, or within two deviations over seeds
+PIXELS = {"mnist": 28 * 28, "svhn_cropped": 32 * 32, "cifar10": 32 * 32}
+FIELDS = ("model", "dataset", "likelihood", "sizes", "hidden_units", "latent_dim", "runs", "test_ll", "test_ll_std",
+          "paper_test_ll", "compared_with", "difference", "difference_per_pixel", "difference_percent", "val_ll_k5",
+          "logged_val_ll_k5", "test_ll_k5", "logged_test_ll_k5", "verdict", "note")
+LOG, TABLE_1 = "the authors' log, k = 5", "Table 1"
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+def read(folder):
+    """The tested runs in a results folder.
+
+    Args:
+      folder: `<results_dir>/<protocol>`, with table1.csv.
+
+    Returns:
+      list of dicts, the rows of table1.csv that have been tested.
+
+    Raises:
+      InputError: when there is no such folder, no finished run in it, or its table is damaged.
+    """
+    path = Path(folder) / "table1.csv"
+    if not Path(folder).is_dir():
+        raise InputError(f"there is no folder {folder}")
+    try:
+        rows = results.read_table(path) if path.exists() else []
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path} is damaged ({error})") from error
+    for row in rows:
+        wrong = [f for f in results.FIELDS if f not in row
+                 or f not in results.TEXT_FIELDS and not isinstance(row[f], (int, float, type(None)))]
+        if wrong:
+            raise InputError(f"{path} is damaged: {wrong[0]} is {row.get(wrong[0])!r}")
+    if not rows:
+        raise InputError(f"{folder} holds no finished runs of Table 1")
+    return [row for row in rows if row["test_ll"] is not None]
+
+
+def shortcomings(row):
+    """What keeps a run from counting as Table 1.
+
+    Args:
+      row: of table1.csv, of a whole data set.
+
+    Returns:
+      list of str, empty for a run that early stopping ended and that was tested with k = 5,000 on the whole test set.
+    """
+    found, images = [], data.OFFICIAL_SIZES[row["dataset"]]["test"]
+    patience = experiment.PROTOCOLS[row["protocol"]]["patience"] * experiment.make_config().validate_every
+    if not math.isfinite(row["test_ll"]):
+        found.append(f"test ELBO {row['test_ll']}")
+    if row["num_samples"] != TEST_SAMPLES:
+        found.append(f"k = {row['num_samples']}")
+    if row["num_test_images"] != images:
+        found.append(f"{row['num_test_images']} of {images} test images")
+    if row["batches"] - row["best_batch"] < patience:
+        found.append(f"cut off after {row['batches']} batches")
+    return found
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+def compare(rows):
+    """Sets runs beside the paper's cells.
+
+    Args:
+      rows: of `read`, of one protocol. Samples and a user's own images have no cell, and do not count.
+
+    Returns:
+      list of dicts with the keys FIELDS, in the order of the tables. A cell has a row for each kind of sizes it was run
+      with ("Table 2's", "the checkpoint's", "by validation"), or one that says "not run". Difference is ours minus
+      theirs.
+    """
+    compared = []
+    for key, cell in paper.PAPER.items():
+        kinds = {}
+        for row in rows:
+            if (row["model"], row["dataset"], row["likelihood"]) == key:
+                kinds.setdefault(_sizes(row, cell), []).append(row)
+        compared += [_compare(key, cell, sizes, kinds[sizes]) for sizes in sorted(kinds, key=SIZES.index)]
+        if not kinds:
+            compared.append(dict.fromkeys(FIELDS) | dict(
+                zip(("model", "dataset", "likelihood"), key), runs=0, paper_test_ll=cell.test_ll, verdict="not run"))
+    return compared
+
+
+SIZES = ("Table 2's", "the checkpoint's", "by validation", "others")
+
+
+def _sizes(row, cell):
+    sizes = row["hidden_units"], row["latent_dim"]
+    if row["preset"] == "grid":
+        return "by validation"
+    return {(cell.hidden_units, cell.latent_dim): "Table 2's", cell.checkpoint: "the checkpoint's"}.get(sizes, "others")
+
+
+def _compare(key, cell, sizes, rows):
+    whole = [row for row in rows if not shortcomings(row)]
+    used = whole or rows
+    (test, deviation), (val_k5, _), (test_k5, _) = (
+        results.mean_and_deviation([row[name] for row in used]) for name in ("test_ll", "val_ll_k5", "test_ll_k5"))
+    logged_val, logged_test = {"Table 2's": (cell.logged_val_ll, cell.logged_test_ll),
+                               "the checkpoint's": cell.checkpoint_logged}.get(sizes, (None, None))
+    foreign = bool(cell.checkpoint) and sizes == "Table 2's"  # Table 1's number is another model's
+    name, reference = ("test_ll_k5", logged_test) if foreign else ("test_ll", cell.test_ll)
+    difference = (test_k5 if foreign else test) - reference
+    common = {size: used[0][size] if len({row[size] for row in used}) == 1 else None
+              for size in ("hidden_units", "latent_dim")}
+    return dict(zip(("model", "dataset", "likelihood"), key)) | common | dict(
+        sizes=sizes, runs=len(used), test_ll=test, test_ll_std=deviation if len(used) > 1 else None,
+        paper_test_ll=cell.test_ll, compared_with=LOG if foreign else TABLE_1, difference=difference,
+        difference_per_pixel=difference / PIXELS[key[1]], difference_percent=100 * difference / abs(reference),
+        val_ll_k5=val_k5, logged_val_ll_k5=logged_val, test_ll_k5=test_k5, logged_test_ll_k5=logged_test,
+        verdict="partial" if not whole or sizes == "others" else _verdict([row[name] for row in whole], reference),
+        note="; ".join(_notes(cell, sizes, rows, whole, foreign)))
+
+
+def _notes(cell, sizes, rows, whole, foreign):
+    if not whole:
+        yield from sorted({", ".join(shortcomings(row)) for row in rows})
+    elif len(whole) < len(rows):
+        yield f"{len(rows) - len(whole)} partial runs left out"
+    if foreign:
+        yield "Table 1's number belongs to another checkpoint, H = {}, n_z = {}".format(*cell.checkpoint)
+    if sizes == "others":
+        yield "neither Table 2's sizes nor found by validation"
+
+
+def _verdict(values, reference):
+    mean, deviation = results.mean_and_deviation(values)  # of a single value the deviation is NaN: nothing lies within
+    close = abs(mean - reference) <= TOLERANCE * abs(reference) or abs(mean - reference) <= DEVIATIONS * deviation
+    return "agrees" if close else "disagrees"
+
+
+def without_a_cell(rows):
+    """The names of data sets that no cell of Table 1 is about: samples, and a user's own images.
+
+    Args:
+      rows: of `read`.
+
+    Returns:
+      list of str.
+    """
+    return sorted({row["dataset"] for row in rows} - set(paper.DATASETS))
+
+
+def disagreements(compared):
+    """One line for each cell that was run and disagrees.
+
+    Args:
+      compared: of `compare`.
+
+    Returns:
+      list of str.
+    """
+    return [f"{row['model']}, {row['dataset']}, {row['likelihood']}: {row['difference']:+.1f} nats "
+            f"({row['difference_percent']:+.1f} %) from {row['compared_with']}, over {row['runs']} runs"
+            for row in compared if row["verdict"] == "disagrees"]
+
+
+# --- tables as text ---------------------------------------------------------------------------------------------------
+
+def aligned(lines):
+    """Lists of cells, the first the head, as text in columns."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(text.ljust(w) for text, w in zip(line, widths)).rstrip() for line in lines)
+
+
+def markdown(lines):
+    """Lists of cells, the first the head, as a table in Markdown."""
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join([head, "|" + " --- |" * len(lines[0]), *body]) if body else "Nothing has been run."
+
+
+def _cell_name(row):
+    return f"{row['model']}, {row['dataset']}, {row['likelihood']}"
+
+
+def _number(value, digits=1, sign=""):
+    return "—" if value is None or math.isnan(value) else f"{value:{sign}.{digits}f}"
+
+
+def _spread(mean, deviation, runs, sign=""):
+    if mean is None:
+        return "—"
+    spread = "" if deviation is None or math.isnan(deviation) else f" ± {deviation:.1f}"
+    return f"{_number(mean, 1, sign)}{spread} ({runs})"
+
+
+def table1_lines(compared):
+    """Table 1: ours, the paper's, and how they differ.
+
+    Args:
+      compared: of `compare`.
+
+    Returns:
+      list of lists of str, the first the head; cells that were not run are left out.
+    """
+    lines = [["cell", "sizes", "H, n_z", "ours (runs)", "paper", "difference", "per pixel", "%", "from", "verdict"]]
+    for row in compared:
+        if row["verdict"] == "not run":
+            continue
+        lines.append([
+            _cell_name(row), row["sizes"], f"{row['hidden_units'] or 'various'}, {row['latent_dim'] or 'various'}",
+            _spread(row["test_ll"], row["test_ll_std"], row["runs"]), str(row["paper_test_ll"]),
+            _number(row["difference"], 1, "+"), _number(row["difference_per_pixel"], 4, "+"),
+            _number(row["difference_percent"], 1, "+"), row["compared_with"],
+            row["verdict"] + (f" ({row['note']})" if row["note"] else "")])
+    return lines
+
+
+def validation_lines(compared):
+    """The same runs at k = 5, on validation and test set, beside the authors' logs of the same sizes.
+
+    Args:
+      compared: of `compare`.
+
+    Returns:
+      list of lists of str, the first the head.
+    """
+    names = ("val_ll_k5", "logged_val_ll_k5", "test_ll_k5", "logged_test_ll_k5")
+    lines = [["cell", "sizes", "validation, ours", "authors' log", "test, ours", "authors' log"]]
+    return lines + [[_cell_name(row), row["sizes"], *(_number(row[name]) for name in names)]
+                    for row in compared if row["verdict"] != "not run"]
+
+
+def table2_lines(rows):
+    """Table 2: our exact counts and the paper's thousands, which are cut off.
+
+    Args:
+      rows: of tables.table2.
+
+    Returns:
+      list of lists of str, the first the head.
+    """
+    return [["cell", "ours", "paper", "verdict"]] + [
+        [_cell_name(row), f"{row['params']:,}", f"{row['paper_kparams']}k",
+         "agrees" if row["params"] // 1000 == row["paper_kparams"] else "disagrees"] for row in rows]
+
+
+def not_run(compared):
+    """The names of the cells that have not been run."""
+    return [_cell_name(row) for row in compared if row["verdict"] == "not run"]
+
+
+# --- RESULTS.md -------------------------------------------------------------------------------------------------------
+
+PAIRS = (("SPVAE", "VAE"), ("Conv-SPVAE", "Conv-VAE"))
+SUBSET = "svhn_subset"
+
+
+def results_blocks(results_dir):
+    """Every figure of RESULTS.md, recomputed from the CSVs.
+
+    Args:
+      results_dir: folder with `<protocol>/table1.csv`, table2.csv and svhn_subset/`<protocol>`/table1.csv; what is not
+        there has not been run.
+
+    Returns:
+      dict name of a block -> its Markdown.
+    """
+    rows = read_protocols(results_dir)
+    compared = {protocol: compare(rows[protocol]) for protocol in rows}
+    blocks = {"margins": markdown(margin_lines(compared)), "svhn subset": markdown(subset_lines(results_dir)),
+              "table 2": markdown(table2_lines(results.read_table(Path(results_dir) / "table2.csv")))}
+    for protocol in rows:
+        blocks[f"table 1, {protocol}"] = markdown(table1_lines(compared[protocol]))
+        blocks[f"validation, {protocol}"] = markdown(validation_lines(compared[protocol]))
+        blocks[f"cost, {protocol}"] = markdown(cost_lines(rows[protocol]))
+        blocks[f"not run, {protocol}"] = _not_run_block(compared[protocol], protocol)
+    return blocks
+
+
+def read_protocols(results_dir):
+    """The tested runs under each protocol.
+
+    Args:
+      results_dir: folder of `<protocol>` folders; what is not there has not been run.
+
+    Returns:
+      dict protocol -> rows of `read`.
+    """
+    folders = {protocol: Path(results_dir) / protocol for protocol in experiment.PROTOCOLS}
+    return {protocol: read(folder) if (folder / "table1.csv").exists() else [] for protocol, folder in folders.items()}
+
+
+def fill(text, blocks):
+    """Puts blocks between their marks, `<!-- begin: name -->` and `<!-- end: name -->`.
+
+    Args:
+      text: of RESULTS.md.
+      blocks: of `results_blocks`.
+
+    Returns:
+      The text with its blocks made anew.
+
+    Raises:
+      InputError: when the text names a block that there is not, lacks one, or has marks that do not match.
+    """
+    pattern = re.compile(r"<!-- begin: (.+?) -->\n.*?<!-- end: (.+?) -->", re.DOTALL)
+    marks = re.findall(r"<!-- (?:begin|end): (.+?) -->", text)
+    if marks != [name for pair in pattern.findall(text) for name in pair] or marks[::2] != marks[1::2]:
+        raise InputError("the marks of the blocks do not match; each is <!-- begin: NAME --> … <!-- end: NAME -->")
+    if sorted(marks[::2]) != sorted(blocks):
+        raise InputError(f"the blocks are {', '.join(sorted(marks[::2]))}; they must be {', '.join(sorted(blocks))}")
+    return pattern.sub(lambda m: f"<!-- begin: {m[1]} -->\n{blocks[m[1]]}\n<!-- end: {m[1]} -->", text)
+
+
+def margin_lines(compared):
+    """By how much the model with an SPN beats the one without, at Table 2's sizes, on every benchmark.
+
+    The deviation is that of a difference of two runs, the root of the sum of both variances over seeds.
+
+    Args:
+      compared: dict protocol -> of `compare`.
+
+    Returns:
+      list of lists of str, the first the head; nats per image, in brackets the runs of either model.
+    """
+    lines = [["benchmark", "difference", "published", *(f"protocol {name}" for name in compared)]]
+    for one, other in PAIRS:
+        for dataset, likelihood in dict.fromkeys(key[1:] for key in paper.PAPER):
+            cells = [paper.PAPER[name, dataset, likelihood] for name in (one, other)]
+            mark = " *" if any(cell.checkpoint for cell in cells) else ""
+            lines.append([f"{dataset}, {likelihood}", f"{one} − {other}",
+                          f"{cells[0].test_ll - cells[1].test_ll:+d}{mark}",
+                          *(_margin(c, [(name, dataset, likelihood) for name in (one, other)])
+                            for c in compared.values())])
+    return lines
+
+
+def _margin(compared, keys):
+    whole = {(r["model"], r["dataset"], r["likelihood"]): r for r in compared
+             if r["sizes"] == "Table 2's" and r["verdict"] in ("agrees", "disagrees")}
+    if not all(key in whole for key in keys):
+        return "—"
+    one, other = (whole[key] for key in keys)
+    deviation = math.hypot(*(math.nan if r["test_ll_std"] is None else r["test_ll_std"] for r in (one, other)))
+    return _spread(one["test_ll"] - other["test_ll"], deviation, f"{one['runs']}, {other['runs']}", "+")
+
+
+def cost_lines(rows):
+    """What the runs took.
+
+    Args:
+      rows: of `read`.
+
+    Returns:
+      list of lists of str, the first the head.
+    """
+    lines, groups = [["cell", "H, n_z", "runs", "batches", "best after", "hours of training, all runs", "device"]], {}
+    for row in rows:
+        if row["dataset"] in paper.DATASETS:
+            groups.setdefault((_cell_name(row), row["hidden_units"], row["latent_dim"]), []).append(row)
+    for (name, *sizes), group in groups.items():
+        mean = {key: sum(row[key] for row in group) / len(group) for key in ("batches", "best_batch")}
+        lines.append([name, "{}, {}".format(*sizes), str(len(group)), f"{mean['batches']:.0f}",
+                      f"{mean['best_batch']:.0f}", f"{sum(row['train_seconds'] for row in group) / 3600:.2f}",
+                      "; ".join(sorted({row["device"] for row in group}))])
+    return lines
+
+
+def subset_lines(results_dir):
+    """The SVHN subset, under its own name, beside the authors' sweep at about as small a part of SVHN.
+
+    Args:
+      results_dir: folder with svhn_subset/`<protocol>`/table1.csv.
+
+    Returns:
+      list of lists of str, the first the head.
+    """
+    sweep, groups = paper.digitized_sweep(), {}
+    for protocol, rows in read_protocols(Path(results_dir) / SUBSET).items():
+        for row in rows:
+            if row["dataset"] == SUBSET:
+                groups.setdefault((row["likelihood"], row["model"], protocol), []).append(row)
+    lines = [["run", "protocol", "training images", "test, k = 5 (runs)", "test, k = 5000 (runs)",
+              "authors, SVHN at 5 %, k = 5", "at 6 %"]]
+    for (likelihood, model, protocol), group in sorted(groups.items()):
+        curve = sweep.get((model, "svhn_cropped", likelihood), {})
+        lines.append([_cell_name(group[0]), protocol, ", ".join(sorted({str(row["num_train"]) for row in group})),
+                      *(_spread(*results.mean_and_deviation([row[name] for row in group]), len(group))
+                        for name in ("test_ll_k5", "test_ll")), *(_number(curve.get(at)) for at in (0.05, 0.06))])
+    return lines
+
+
+def _not_run_block(compared, protocol):
+    """The cells that were not run, and the command that would run each."""
+    missing = {}
+    for row in compared:
+        if row["verdict"] == "not run":
+            missing.setdefault((row["dataset"], row["model"]), []).append(row["likelihood"])
+    if not missing:
+        return "Every cell has been run."
+    return "\n".join(["```bash", *(
+        f"bash scripts/reproduce_table1.sh --preset=tuned --protocol={protocol} --datasets={dataset} --models={model} "
+        f"--likelihoods={','.join(likelihoods)}" for (dataset, model), likelihoods in missing.items()), "```"])
+
+
+MARKERS = (("s", "none", 0.12), ("o", "full", -0.12))  # of the protocols; they can be told apart in grey
+
+
+def plot(results_dir, path):
+    """Ours against the paper's at Table 2's sizes: a panel for each benchmark that was run, models side by side.
+
+    Args:
+      results_dir: as in `results_blocks`.
+      path: of the PNG.
+    """
+    compared = {protocol: compare(rows) for protocol, rows in read_protocols(results_dir).items()}
+    panels = [key for key in dict.fromkeys(key[1:] for key in paper.PAPER)
+              if any((r["dataset"], r["likelihood"]) == key and r["runs"] for c in compared.values() for r in c)]
+    figure = matplotlib.figure.Figure(figsize=(3.4 * max(len(panels), 1), 3.6), layout="constrained")
+    for axes, key in zip(figure.subplots(1, max(len(panels), 1), squeeze=False)[0], panels):
+        axes.set(title=", ".join(key), ylabel="test ELBO, k = 5000 (nats per image)", xlim=(-0.5, 3.5))
+        axes.set_xticks(range(4), results.MODEL_ORDER, fontsize=8)
+        axes.plot(range(4), [paper.PAPER[model, *key].test_ll for model in results.MODEL_ORDER], "k_", ms=22, mew=2,
+                  label="paper")
+        for (protocol, rows), (marker, fill_style, shift) in zip(compared.items(), MARKERS):
+            rows = [r for r in rows if (r["dataset"], r["likelihood"]) == key and r["sizes"] == "Table 2's"
+                    and r["verdict"] in ("agrees", "disagrees")]
+            axes.errorbar([results.MODEL_ORDER.index(r["model"]) + shift for r in rows], [r["test_ll"] for r in rows],
+                          [r["test_ll_std"] or 0 for r in rows], fmt=marker, fillstyle=fill_style, color="0.3", ms=6,
+                          capsize=3, lw=1, label=f"ours, protocol {protocol}")
+        axes.grid(axis="y", alpha=0.3)
+    if panels:
+        figure.axes[0].legend(frameon=False, fontsize=8)
+    figures.save(figure, path)

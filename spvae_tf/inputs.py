@@ -1,0 +1,150 @@
+"""What goes into a query: checks of images and masks, seeds, and batches of bounded size."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spvae_tf.errors import InputError, check_count, check_seed
+
+
+def make_seed(seed):
+    """A pair of integers for TensorFlow's stateless generators.
+
+    Args:
+      seed: integer, or None for a fresh one.
+
+    Returns:
+      int32 tensor [2].
+
+    Raises:
+      InputError: when the seed is no integer or negative.
+    """
+    if seed is not None:
+        check_seed(seed)
+    words = np.random.SeedSequence(seed).generate_state(2, np.uint32)
+    return tf.constant(words.astype(np.int32))
+
+
+def check_policy(policy):
+    """Refuses a Keras dtype policy in which a model's densities would be wrong.
+
+    With bfloat16, log p(x) of single MNIST images is off by up to 17 nats.
+
+    Args:
+      policy: of the model; its layers take Keras' own.
+
+    Raises:
+      InputError: when it is neither float32 nor float64, or not Keras' current policy.
+    """
+    if policy.name not in ("float32", "float64"):
+        raise InputError(f"the dtype policy is {policy.name}; log-densities need float32 or float64")
+    if keras.config.dtype_policy().name != policy.name:
+        raise InputError(f"the model's dtype policy is {policy.name}, Keras' is {keras.config.dtype_policy().name}; "
+                         f"call keras.config.set_dtype_policy({policy.name!r}) first")
+
+
+def check_image_shape(image_shape):
+    """Refuses what is no (height, width).
+
+    Args:
+      image_shape: anything.
+
+    Returns:
+      (height, width).
+
+    Raises:
+      InputError: unless it is a pair of positive integers.
+    """
+    try:
+        height, width = image_shape
+    except (TypeError, ValueError) as error:
+        raise InputError(f"image_shape is {image_shape!r}; it must be (height, width)") from error
+    check_count("height", height)
+    check_count("width", width)
+    return int(height), int(width)
+
+
+def check_images(x, num_pixels, observed=None, dtype="float32"):
+    """Refuses what is not a batch of images.
+
+    Args:
+      x: [batch, pixels], floating point in [0, 1].
+      num_pixels: of the model.
+      observed: bool [batch, pixels] or None.
+      dtype: of the model's variables.
+
+    Returns:
+      (x as NumPy of that dtype with unobserved pixels set to 0, observed as NumPy or None).
+
+    Raises:
+      InputError: on a wrong shape or dtype, or on an observed pixel that is NaN or outside [0, 1].
+    """
+    try:
+        x = np.asarray(x)
+    except ValueError as error:
+        raise InputError(f"images are no array: {error}") from error
+    if x.ndim != 2 or x.shape[1] != num_pixels:
+        raise InputError(f"images have shape {x.shape}; the model takes [batch, {num_pixels}]")
+    if not np.issubdtype(x.dtype, np.floating):
+        raise InputError(f"images are {x.dtype}; they must be floating point in [0, 1]")
+    x = x.astype(dtype)
+    if observed is not None:
+        observed = check_mask("observed", observed, x.shape)
+        x = np.where(observed, x, x.dtype.type(0))
+    if np.isnan(x).any():
+        image, pixel = np.argwhere(np.isnan(x))[0]
+        raise InputError(f"image {image} is NaN at pixel {pixel}; pixels must lie in [0, 1]")
+    if x.size and (x.min() < 0 or x.max() > 1):
+        raise InputError(f"pixels reach from {x.min():g} to {x.max():g}; they must lie in [0, 1]")
+    return x, observed
+
+
+def check_mask(name, mask, shape):
+    """Refuses what is no mask of pixels.
+
+    Args:
+      name: of the argument, for the message.
+      mask: bool [batch, pixels].
+      shape: (batch, pixels).
+
+    Returns:
+      The mask as NumPy.
+
+    Raises:
+      InputError: on a wrong shape or dtype.
+    """
+    try:
+        mask = np.asarray(mask)
+    except ValueError as error:
+        raise InputError(f"{name} is no array: {error}") from error
+    if mask.dtype != bool or mask.shape != shape:
+        raise InputError(f"{name} is {mask.dtype} of shape {mask.shape}; it must be bool of shape {shape}")
+    return mask
+
+
+def in_batches(query, rows, seed, size, progress=None):
+    """Answers a query a batch of rows at a time, so that memory stays bounded.
+
+    Args:
+      query: function of a batch of each of `rows` and a seed, int32 [2]; returns a structure of tensors [batch, …].
+      rows: a tuple of NumPy arrays [n, …], or None in place of one.
+      seed: int32 [2]; every batch gets its own.
+      size: rows in a batch; the last one is filled up, so that all have the shape of the first.
+      progress: called with (rows done, the first tensor of the results so far) after every batch.
+
+    Returns:
+      The structure with tensors [n, …]; n may be 0.
+    """
+    n = len(rows[0])
+    size = max(1, min(size, n))
+    parts = []
+    for number in range(max(1, -(-n // size))):
+        chosen = np.arange(number * size, (number + 1) * size)
+        batch = [None if a is None else
+                 tf.constant(a[np.minimum(chosen, n - 1)] if n else np.zeros([size, *a.shape[1:]], a.dtype))
+                 for a in rows]
+        answer = query(*batch, tf.random.experimental.stateless_fold_in(seed, number))
+        parts.append(tf.nest.map_structure(lambda t: t.numpy()[:np.sum(chosen < n)], answer))  # noqa: B023
+        if progress:
+            progress(min(n, chosen[-1] + 1), np.concatenate([tf.nest.flatten(part)[0] for part in parts]))
+    return tf.nest.map_structure(lambda *arrays: tf.constant(np.concatenate(arrays)), *parts)

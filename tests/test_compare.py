@@ -1,0 +1,260 @@
+"""Ours beside the paper's: which cells agree, which are partial or another checkpoint's, exit statuses, RESULTS.md."""
+
+import csv
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spvae_tf import compare, paper, results, tables
+from spvae_tf.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+
+def make_row(model="SPVAE", dataset="mnist", likelihood="continuous", **changes):
+    """A row of table1.csv: a whole run at Table 2's sizes that hits the published number."""
+    cell = paper.cell(model, dataset, likelihood)
+    row = dict(
+        model=model, dataset=dataset, likelihood=likelihood, protocol="released", preset="tuned", seed=0,
+        hidden_units=cell.hidden_units if cell else 1, latent_dim=cell.latent_dim if cell else 1, params=1,
+        num_train=50_000, batches=5408, best_batch=4000, train_seconds=3600.0, val_ll_k5=1.5, test_ll_k5=2.5,
+        test_ll=float(cell.test_ll) if cell else 0.0, test_ll_stderr=1.0, num_samples=5000, num_test_images=10_000,
+        paper_test_ll=cell.test_ll if cell else None, device="a machine", versions="some", commit="0")
+    return row | changes
+
+
+def cells_of(*rows):
+    """The rows of a comparison that were run, by (model, dataset, likelihood, sizes)."""
+    return {(r["model"], r["dataset"], r["likelihood"], r["sizes"]): r for r in compare.compare(list(rows))
+            if r["verdict"] != "not run"}
+
+
+def verdict(*rows):
+    row, = cells_of(*rows).values()
+    return row["verdict"]
+
+
+# --- when a cell agrees -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("key, bound", [(("SPVAE", "mnist", "continuous"), 0.02 * 2819),
+                                        (("VAE", "cifar10", "discrete"), 0.02 * 7200)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_within_two_per_cent(key, bound, sign):
+    published = paper.PAPER[key].test_ll
+    assert verdict(make_row(*key, test_ll=published + sign * (bound - 0.01))) == "agrees"
+    assert verdict(make_row(*key, test_ll=published + sign * (bound + 0.01))) == "disagrees"
+
+
+def test_within_two_deviations_over_seeds():
+    def runs(center, spread):
+        return [make_row(seed=n, test_ll=center + spread * d) for n, d in enumerate((-1, 0, 1))]  # deviation = spread
+    assert verdict(*runs(2819 + 199, 100)) == "agrees"
+    assert verdict(*runs(2819 + 201, 100)) == "disagrees"
+    assert verdict(runs(2819 + 199, 100)[1]) == "disagrees"  # one seed has no deviation
+
+
+def test_differences_are_ours_minus_theirs():
+    found, = cells_of(make_row(test_ll=2800.0), make_row(seed=1, test_ll=2830.0)).values()
+    assert (found["runs"], found["test_ll"], found["paper_test_ll"], found["difference"]) == (2, 2815, 2819, -4)
+    assert found["test_ll_std"] == pytest.approx(30 / math.sqrt(2))
+    assert found["difference_per_pixel"] == pytest.approx(-4 / 784)
+    assert found["difference_percent"] == pytest.approx(-100 * 4 / 2819)
+    assert (found["logged_val_ll_k5"], found["logged_test_ll_k5"]) == (2754, 2763)
+    found, = cells_of(make_row("VAE", "cifar10", "discrete", test_ll=-7128.0)).values()
+    assert found["difference_percent"] == pytest.approx(1) and found["difference_per_pixel"] == pytest.approx(72 / 1024)
+
+
+# --- what does not count ----------------------------------------------------------------------------------------------
+
+PARTIAL = {"k = 500": dict(num_samples=500), "100 of 10000 test images": dict(num_test_images=100),
+           "cut off after 5407 batches": dict(batches=5407), "test ELBO nan": dict(test_ll=math.nan)}
+
+
+@pytest.mark.parametrize("why", PARTIAL)
+def test_partial_runs_are_named_and_do_not_count(why):
+    partial = make_row(seed=1, **({"test_ll": 0.0} | PARTIAL[why]))
+    alone, = cells_of(partial).values()
+    assert alone["verdict"] == "partial" and why in alone["note"]
+    assert not compare.disagreements([alone])
+    beside, = cells_of(make_row(), partial).values()
+    assert (beside["verdict"], beside["runs"], beside["test_ll"]) == ("agrees", 1, 2819)
+    assert "1 partial runs left out" in beside["note"]
+
+
+def test_patience_is_the_protocols():
+    cut = dict(batches=4640, best_batch=4000)  # five validations without a new best
+    assert verdict(make_row(protocol="paper", **cut)) == "agrees"
+    assert verdict(make_row(protocol="released", **cut)) == "partial"
+
+
+def test_samples_and_own_images_have_no_cell():
+    rows = [make_row(dataset="mnist_sample", test_ll=0.0, num_test_images=1000),
+            make_row(dataset="svhn_subset"), make_row(dataset="mnist.npz")]
+    assert not cells_of(*rows)
+    assert compare.without_a_cell(rows) == ["mnist.npz", "mnist_sample", "svhn_subset"]
+
+
+def test_cells_that_were_not_run_are_listed():
+    compared = compare.compare([make_row()])
+    assert len(compared) == 24 and len(compare.not_run(compared)) == 23
+    assert "VAE, mnist, continuous" in compare.not_run(compared)
+    assert {row["verdict"] for row in compared} == {"agrees", "not run"}
+
+
+# --- other checkpoints, other sizes -----------------------------------------------------------------------------------
+
+def test_number_of_another_checkpoint():
+    """Table 2's sizes are held against the authors' log of them, the checkpoint's own sizes against Table 1."""
+    key = ("Conv-VAE", "mnist", "discrete")  # Table 2: n_z = 200, logged −2184; Table 1's −2099: n_z = 100
+    ours = make_row(*key, test_ll=-1000.0, test_ll_k5=-2185.0)
+    theirs = make_row(*key, preset="checkpoint", latent_dim=100, test_ll=-2100.0, test_ll_k5=-3000.0)
+    found = cells_of(ours, theirs)
+    row = found[*key, "Table 2's"]
+    assert (row["verdict"], row["compared_with"], row["difference"]) == ("agrees", compare.LOG, -1)
+    assert "belongs to another checkpoint, H = 64, n_z = 100" in row["note"]
+    row = found[*key, "the checkpoint's"]
+    assert (row["verdict"], row["compared_with"], row["difference"]) == ("agrees", compare.TABLE_1, -1)
+    assert (row["logged_val_ll_k5"], row["logged_test_ll_k5"]) == (-2283, -2241)
+    assert verdict(ours | dict(test_ll=-2099.0, test_ll_k5=-1000.0)) == "disagrees"
+    assert verdict(theirs | dict(test_ll=-1000.0, test_ll_k5=-2241.0)) == "disagrees"
+
+
+def test_cross_validated_runs_have_a_row_of_their_own():
+    """Whatever their sizes; each seed has its own winner."""
+    winners = [make_row(preset="grid", seed=n, hidden_units=h, test_ll=t)
+               for n, h, t in ((0, 16, 2800.0), (1, 32, 2840.0))]
+    found = cells_of(make_row(test_ll=0.0), *winners)
+    assert found["SPVAE", "mnist", "continuous", "Table 2's"]["verdict"] == "disagrees"
+    row = found["SPVAE", "mnist", "continuous", "by validation"]
+    assert (row["verdict"], row["runs"], row["test_ll"], row["hidden_units"], row["latent_dim"]) == (
+        "agrees", 2, 2820, None, 25)
+
+
+def test_other_sizes_do_not_count():
+    assert verdict(make_row(hidden_units=7)) == "partial"
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+def write_folder(folder, *rows):
+    for n, row in enumerate(rows):
+        config = {key: row[key] for key in ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim")}
+        results.write_record(folder, f"r{n}", row | {"config": config})
+    tables.write_table1(folder)
+    return folder
+
+
+def run(*flags):
+    return subprocess.run([sys.executable, "scripts/compare_to_paper.py", *map(str, flags)], cwd=ROOT, text=True,
+                          capture_output=True, timeout=300)
+
+
+def test_check_from_the_command_line(tmp_path):
+    folder = write_folder(tmp_path / "released", make_row(), make_row("VAE", test_ll=2000.0),
+                          make_row("VAE", likelihood="discrete", num_samples=10, test_ll=0.0),
+                          make_row("SPVAE", "mnist_sample", test_ll=0.0))
+    done = run(f"--results_dir={folder}", "--check", f"--csv={tmp_path / 'c.csv'}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "disagrees: VAE, mnist, continuous: -598.0 nats (-23.0 %) from Table 1, over 1 runs"]
+    assert "partial (k = 10)" in done.stdout and "own images: mnist_sample" in done.stdout
+    assert "Not run: SPVAE, svhn_cropped, continuous; " in done.stdout and "3,288,224" in done.stdout
+    rows = list(csv.DictReader((tmp_path / "c.csv").open()))
+    assert len(rows) == 24 and tuple(rows[0]) == compare.FIELDS
+    assert sorted(row["verdict"] for row in rows if row["verdict"] != "not run") == ["agrees", "disagrees", "partial"]
+
+
+def test_check_passes_when_nothing_disagrees(tmp_path):
+    done = run(f"--results_dir={write_folder(tmp_path, make_row(), make_row('VAE'))}", "--check")
+    assert done.returncode == 0 and not done.stderr
+
+
+def test_bad_folders_are_one_line_and_status_2(tmp_path):
+    with pytest.raises(InputError, match="there is no folder"):
+        compare.read(tmp_path / "nothing")
+    with pytest.raises(InputError, match="holds no finished runs"):
+        compare.read(tmp_path)
+    for content, why in ((b"model,seed\nVAE,1\n", "dataset is None"), (b"\xff\xfe\x00", "utf-8"),
+                         (",".join(results.FIELDS).encode() + b"\n" + b"VAE," * 22 + b"x\n", "seed is 'VAE'")):
+        (tmp_path / "table1.csv").write_bytes(content)
+        with pytest.raises(InputError, match=f"table1.csv is damaged.*{why}"):
+            compare.read(tmp_path)
+    done = run(f"--results_dir={tmp_path}")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
+
+
+def test_untested_points_of_a_grid_are_not_compared(tmp_path):
+    untested = make_row(preset="grid", hidden_units=8) | dict.fromkeys(
+        ("test_ll", "test_ll_stderr", "num_samples", "num_test_images"))
+    assert [row["test_ll"] for row in compare.read(write_folder(tmp_path, make_row(), untested))] == [2819]
+
+
+# --- RESULTS.md -------------------------------------------------------------------------------------------------------
+
+def test_results_page_is_up_to_date():
+    page = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    assert page == compare.fill(page, compare.results_blocks(ROOT / "results")), "run python scripts/make_results.py"
+
+
+def test_blocks_are_replaced_and_nothing_else():
+    text = "a\n<!-- begin: one -->\nold\n<!-- end: one -->\nb\n<!-- begin: two -->\n<!-- end: two -->\n"
+    filled = compare.fill(text, {"one": "1", "two": r"\2"})
+    assert filled == text.replace("old", "1").replace("two -->\n<", "two -->\n\\2\n<")
+    assert compare.fill(filled, {"one": "1", "two": r"\2"}) == filled
+
+
+@pytest.mark.parametrize("text", ["", "<!-- begin: one -->\n<!-- end: two -->", "<!-- begin: one -->\n",
+                                  "<!-- begin: three -->\n<!-- end: three -->",
+                                  "<!-- begin: one -->\n<!-- begin: one -->\n<!-- end: one -->\n<!-- end: one -->"])
+def test_marks_that_do_not_match_are_refused(text):
+    with pytest.raises(InputError, match="marks of the blocks do not match|the blocks are"):
+        compare.fill(text, {"one": "1"})
+
+
+def test_margins_of_the_paper_and_ours():
+    rows = [make_row(seed=n, test_ll=2800.0 + 30 * n) for n in (0, 1)]
+    rows += [make_row("VAE", seed=n, test_ll=2600.0 + 40 * n) for n in (0, 1)]
+    lines = compare.margin_lines({"released": compare.compare(rows), "paper": compare.compare(rows[:2])})
+    assert lines[0][2:] == ["published", "protocol released", "protocol paper"]
+    by_name = {tuple(line[:2]): line[2:] for line in lines[1:]}
+    deviation = math.hypot(30, 40) / math.sqrt(2)
+    assert by_name["mnist, continuous", "SPVAE − VAE"] == ["+221", f"+195.0 ± {deviation:.1f} (2, 2)", "—"]
+    assert by_name["mnist, continuous", "Conv-SPVAE − Conv-VAE"][0] == "-205"
+    assert by_name["mnist, discrete", "Conv-SPVAE − Conv-VAE"][0] == "+1172 *"
+    assert len(by_name) == 12
+
+
+def test_subset_stands_beside_the_sweep_at_a_twentieth(tmp_path):
+    rows = [make_row(dataset="svhn_subset", preset="tuned", num_train=3433, test_ll_k5=t, test_ll=t + 10, seed=n)
+            for n, t in enumerate((1500.0, 1520.0))]
+    folder = tmp_path / "svhn_subset" / "released"
+    results.write_table(folder / "table1.csv", rows)
+    head, line = compare.subset_lines(tmp_path)
+    assert line == ["SPVAE, svhn_subset, continuous", "released", "3433", "1510.0 ± 14.1 (2)", "1520.0 ± 14.1 (2)",
+                    "1707.8", "1704.4"]
+
+
+def test_digitized_sweep():
+    sweep = paper.digitized_sweep()
+    assert len(sweep) == 12 and sum(map(len, sweep.values())) == 157
+    assert sweep["VAE", "mnist", "discrete"][0.01] == -10534.7
+    assert set(sweep) < set(paper.PAPER)
+
+
+def test_plot_is_drawn_from_the_tables(tmp_path):
+    results.write_table(tmp_path / "released" / "table1.csv", [make_row(), make_row("VAE", likelihood="discrete")])
+    compare.plot(tmp_path, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"
+    compare.plot(tmp_path / "nothing", tmp_path / "empty.png")
+
+
+def test_means_and_deviations_are_numpys():
+    values = [-7200.5, -7100.25, -7301.0]
+    rows = [make_row("VAE", "cifar10", "discrete", seed=n, test_ll=value) for n, value in enumerate(values)]
+    found, = cells_of(*rows).values()
+    assert found["test_ll"] == pytest.approx(np.mean(values)) and found["test_ll_std"] == pytest.approx(
+        np.std(values, ddof=1))
