@@ -18,7 +18,7 @@ TOLERANCE, DEVIATIONS = 0.02, 2  # a cell agrees within 2 % of the published num
 PIXELS = {"mnist": 28 * 28, "svhn_cropped": 32 * 32, "cifar10": 32 * 32}
 FIELDS = ("model", "dataset", "likelihood", "sizes", "hidden_units", "latent_dim", "runs", "test_ll", "test_ll_std",
           "paper_test_ll", "compared_with", "difference", "difference_per_pixel", "difference_percent", "val_ll_k5",
-          "logged_val_ll_k5", "test_ll_k5", "logged_test_ll_k5", "verdict", "note")
+          "val_ll_k5_std", "logged_val_ll_k5", "test_ll_k5", "test_ll_k5_std", "logged_test_ll_k5", "verdict", "note")
 LOG, TABLE_1 = "the authors' log, k = 5", "Table 1"
 
 
@@ -114,20 +114,22 @@ def _sizes(row, cell):
 def _compare(key, cell, sizes, rows):
     whole = [row for row in rows if not shortcomings(row)]
     used = whole or rows
-    (test, deviation), (val_k5, _), (test_k5, _) = (
-        results.mean_and_deviation([row[name] for row in used]) for name in ("test_ll", "val_ll_k5", "test_ll_k5"))
+    ours = {}
+    for name in ("test_ll", "val_ll_k5", "test_ll_k5"):
+        ours[name], deviation = results.mean_and_deviation([row[name] for row in used])
+        ours[f"{name}_std"] = deviation if len(used) > 1 else None
     logged_val, logged_test = {"Table 2's": (cell.logged_val_ll, cell.logged_test_ll),
                                "the checkpoint's": cell.checkpoint_logged}.get(sizes, (None, None))
     foreign = bool(cell.checkpoint) and sizes == "Table 2's"  # Table 1's number is another model's
     name, reference = ("test_ll_k5", logged_test) if foreign else ("test_ll", cell.test_ll)
-    difference = (test_k5 if foreign else test) - reference
+    difference = ours[name] - reference
     common = {size: used[0][size] if len({row[size] for row in used}) == 1 else None
               for size in ("hidden_units", "latent_dim")}
-    return dict(zip(("model", "dataset", "likelihood"), key)) | common | dict(
-        sizes=sizes, runs=len(used), test_ll=test, test_ll_std=deviation if len(used) > 1 else None,
-        paper_test_ll=cell.test_ll, compared_with=LOG if foreign else TABLE_1, difference=difference,
-        difference_per_pixel=difference / PIXELS[key[1]], difference_percent=100 * difference / abs(reference),
-        val_ll_k5=val_k5, logged_val_ll_k5=logged_val, test_ll_k5=test_k5, logged_test_ll_k5=logged_test,
+    return dict(zip(("model", "dataset", "likelihood"), key)) | common | ours | dict(
+        sizes=sizes, runs=len(used), paper_test_ll=cell.test_ll, compared_with=LOG if foreign else TABLE_1,
+        difference=difference, difference_per_pixel=difference / PIXELS[key[1]],
+        difference_percent=100 * difference / abs(reference), logged_val_ll_k5=logged_val,
+        logged_test_ll_k5=logged_test,
         verdict="partial" if not whole or sizes == "others" else _verdict([row[name] for row in whole], reference),
         note="; ".join(_notes(cell, sizes, rows, whole, foreign)))
 
@@ -235,10 +237,14 @@ def validation_lines(compared):
     Returns:
       list of lists of str, the first the head.
     """
-    names = ("val_ll_k5", "logged_val_ll_k5", "test_ll_k5", "logged_test_ll_k5")
-    lines = [["cell", "sizes", "validation, ours", "authors' log", "test, ours", "authors' log"]]
-    return lines + [[_cell_name(row), row["sizes"], *(_number(row[name]) for name in names)]
-                    for row in compared if row["verdict"] != "not run"]
+    lines = [["cell", "sizes", "validation, ours (runs)", "authors' log", "test, ours (runs)", "authors' log"]]
+    for row in compared:
+        if row["verdict"] != "not run":
+            lines.append([_cell_name(row), row["sizes"]])
+            for name in ("val_ll_k5", "test_ll_k5"):
+                lines[-1] += [_spread(row[name], row[f"{name}_std"], row["runs"]),
+                              _number(row[f"logged_{name}"], 0)]
+    return lines
 
 
 def table2_lines(rows):
@@ -441,5 +447,5 @@ def plot(results_dir, path):
                           capsize=3, lw=1, label=f"ours, protocol {protocol}")
         axes.grid(axis="y", alpha=0.3)
     if panels:
-        figure.axes[0].legend(frameon=False, fontsize=8)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
     figures.save(figure, path)

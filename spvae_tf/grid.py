@@ -157,7 +157,7 @@ def outcomes(tasks, results_dir, workers, on_start):
     Yields:
       (Task, its record or a Failure), as they end.
     """
-    if workers > 1:
+    if workers > 1 and tasks:
         yield from _outcomes_of_workers(tasks, results_dir, min(workers, len(tasks)), on_start)
         return
     loaded = {}
@@ -200,28 +200,27 @@ class _Worker(NamedTuple):
 def _outcomes_of_workers(tasks, results_dir, workers, on_start):
     folder = Path(results_dir) / tasks[0].config.protocol / "runs"
     idle = [_start_worker(n, workers, results_dir, folder / f"worker{n + 1}.log") for n in range(workers)]
-    busy, ended = {}, 0  # connection -> (worker, task)
+    busy, news, ended = {}, {}, 0  # connection -> (worker, task), worker -> its last validation
     with tqdm(total=len(tasks), unit="run", disable=None, leave=False) as bar:
-        news = {}
         while busy or (tasks and idle):
             while tasks and idle:
                 worker, task = idle.pop(0), tasks.popleft()
                 on_start(task)
-                with contextlib.suppress(OSError):  # it died idle: noticed below
+                with contextlib.suppress(OSError):  # it died while idle, which shows below
                     worker.connection.send((task.config.to_dict(), task.test))
                 busy[worker.connection] = worker, task
             for connection in multiprocessing.connection.wait(list(busy)):
                 worker, task = busy[connection]
                 try:
-                    kind, news_or_outcome = connection.recv()
+                    kind, content = connection.recv()
                 except (EOFError, OSError):
                     outcome = _obituary(worker)
                 else:
                     if kind == "validation":
-                        news[worker.process.name] = "{batch}: {val_ll:.1f}".format(**news_or_outcome)
+                        news[worker.process.name] = "{batch}: {val_ll:.1f}".format(**content)
                         bar.set_postfix(news)
                         continue
-                    outcome = Failure(*news_or_outcome) if kind == "failure" else news_or_outcome
+                    outcome = Failure(*content) if kind == "failure" else content
                     idle.append(worker)
                 del busy[connection]
                 news.pop(worker.process.name, None)

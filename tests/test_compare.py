@@ -254,7 +254,8 @@ def test_plot_is_drawn_from_the_tables(tmp_path):
 
 def test_means_and_deviations_are_numpys():
     values = [-7200.5, -7100.25, -7301.0]
-    rows = [make_row("VAE", "cifar10", "discrete", seed=n, test_ll=value) for n, value in enumerate(values)]
-    found, = cells_of(*rows).values()
-    assert found["test_ll"] == pytest.approx(np.mean(values)) and found["test_ll_std"] == pytest.approx(
-        np.std(values, ddof=1))
+    for name in ("test_ll", "val_ll_k5", "test_ll_k5"):
+        rows = [make_row("VAE", "cifar10", "discrete", seed=n) | {name: value} for n, value in enumerate(values)]
+        found, = cells_of(*rows).values()
+        assert found[name] == pytest.approx(np.mean(values))
+        assert found[f"{name}_std"] == pytest.approx(np.std(values, ddof=1))

@@ -167,7 +167,8 @@ def test_the_winner_alone_is_tested_and_has_one_row(finished, capsys):
         assert math.isfinite(row["test_ll_k5"]) and row["batches"] == 4
         empty = {key for key, value in row.items() if value is None} - {"paper_test_ll"}
         assert empty == (set() if row is tested else TEST_FIELDS)
-    assert tables.reproduce_table1(configs_of(), finished) == 0  # again: nothing to do
+    for workers in (1, 2):  # again: nothing to do
+        assert tables.reproduce_table1(configs_of(), finished, workers) == 0
     assert rows_of(finished) == rows and "to be" not in (out := capsys.readouterr().out)
     assert f"H = 2, n_z = {tested['latent_dim']} wins" in out
 
@@ -363,11 +364,14 @@ def test_workers_and_scripts_that_are_killed_leave_each_run_once(tmp_path, monke
 
     process, workers = start(": to be tested", "--num_samples=1000000000")  # it would take days
     process.kill()
-    process.communicate()
+    process.wait()
     deadline = time.monotonic() + 60
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert workers and not any(Path(f"/proc/{pid}").exists() for pid in workers)  # no orphan goes on
+    orphans = [pid for pid in workers if is_alive(pid)]
+    for pid in orphans:
+        os.kill(pid, signal.SIGKILL)
+    assert workers and not orphans
     assert [(row["latent_dim"], row["test_ll"]) for row in rows_of(tmp_path / "two")] == [(1, None), (2, None)]
 
     assert start("2 of 2 runs done")[0].wait() == 0
@@ -385,13 +389,20 @@ def test_workers_and_scripts_that_are_killed_leave_each_run_once(tmp_path, monke
             assert one[key] == (pytest.approx(two[key], rel=1e-5) if isinstance(two[key], float) else two[key]), key
 
 
+def status_of(pid):
+    """(state, parent) of a process, or (None, None)."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[:2]
+        return state, int(parent)
+    except OSError:
+        return None, None
+
+
+def is_alive(pid):
+    return status_of(pid)[0] not in (None, "Z")
+
+
 def workers_of(parent):
     """The worker processes of a script, in the order of their start."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == parent:
-                found += [int(stat.parent.name)] * ("spawn_main" in (stat.parent / "cmdline").read_text())
-        except OSError:  # it has ended
-            pass
-    return sorted(found)
+    pids = [int(path.name) for path in Path("/proc").glob("[0-9]*") if status_of(path.name)[1] == parent]
+    return [pid for pid in sorted(pids) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]

@@ -1,0 +1,33 @@
+"""Measures what trained models know besides density, and adds it to a CSV.
+
+For each half of the test images log p(hidden half | visible half), and for 100, 1,000 and 10,000 labels the accuracy of
+a linear probe on the model's embedding and on the pixels.
+
+Example:
+  python scripts/usefulness.py --workdirs=results/paper/runs/spvae-…-seed0,results/paper/runs/vae-…-seed0
+"""
+
+import cli  # isort: skip (first: it quiets TensorFlow)
+from pathlib import Path
+
+from absl import flags
+
+from spvae_tf import usefulness
+
+_WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of trained runs.", required=True)
+_OUT = flags.DEFINE_string("out", "results/usefulness.csv", "The CSV.")
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "k of the conditionals.", lower_bound=1)
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 1000, "Test images for the conditionals.", lower_bound=2)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; the run's own when not given.")
+
+
+def main():
+    for workdir in _WORKDIRS.value:
+        rows = usefulness.measure(workdir, _DATA_DIR.value, _NUM_SAMPLES.value, _NUM_IMAGES.value)
+        usefulness.write(Path(_OUT.value), rows)
+        print("\n".join(f"{r['model']}, {r['likelihood']}, seed {r['seed']}: {r['task']} ({r['setting']}): "
+                        f"{r['value']} ± {r['stderr']}" for r in rows), flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)
