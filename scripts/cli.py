@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 
-from absl import app, flags
+from absl import app, flags, logging
 
 
 @contextlib.contextmanager
@@ -47,6 +47,8 @@ def run(main, commands=()):
       commands: words of which the command line has to hold one, besides flags.
     """
     def checked(argv):
+        if flags.FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)  # not what TensorFlow Datasets reads
         words = argv[1:]
         if commands:
             if len(words) != 1 or words[0] not in commands:

@@ -187,7 +187,7 @@ def reproduce_table1(configs, results_dir, workers=1):
     def announce(task):
         name = experiment.run_name(task.config)
         started[name] = time.monotonic()
-        tqdm.write(f"{name}: " + ("to be tested" if name in records else "to be run"))
+        _say(f"{name}: " + ("to be tested" if name in records else "to be run"))
 
     for task, outcome in grid.outcomes(tasks, results_dir, workers, announce):
         name = experiment.run_name(task.config)
@@ -195,7 +195,7 @@ def reproduce_table1(configs, results_dir, workers=1):
             failures[name] = outcome.reason
             continue
         records[name] = outcome
-        tqdm.write(f"  {name}: {_summary(outcome)}, {time.monotonic() - started[name]:.0f} s")
+        _say(f"  {name}: {_summary(outcome)}, {time.monotonic() - started[name]:.0f} s")
         write_table1(folder)
         for validation in validations:
             if not task.test and task.config in validation.points and validation.is_over(records):
@@ -263,9 +263,15 @@ def _test_of_winner(validation, records, failures):
         failures[str(validation)] = "no point of the grid has a finite validation ELBO"
         return []
     record = records[experiment.run_name(winner)]
-    tqdm.write(f"{validation}: H = {winner.hidden_units}, n_z = {winner.latent_dim} wins with a validation ELBO of "
-               f"{record['val_ll_k5']:.1f}")
+    _say(f"{validation}: H = {winner.hidden_units}, n_z = {winner.latent_dim} wins with a validation ELBO of "
+         f"{record['val_ll_k5']:.1f}")
     return [grid.Task(winner, True)] if record["test_ll"] is None else []
+
+
+def _say(text):
+    """Prints a line beside progress bars, at once even into a file."""
+    tqdm.write(text)
+    sys.stdout.flush()
 
 
 def _summary(record):
