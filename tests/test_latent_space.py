@@ -14,14 +14,7 @@ from spvae_tf import build_model, data, experiment, latent_space
 from spvae_tf.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eagerly():
-    """Models this small run quicker than they compile."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 @pytest.fixture(scope="module")

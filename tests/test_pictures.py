@@ -7,21 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from spvae_tf import build_model, pictures
 from spvae_tf.errors import InputError
 from spvae_tf.region_graph import poon_domingos, random_binary_trees
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eagerly():
-    """Models this small run quicker than they compile."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 
 @pytest.fixture

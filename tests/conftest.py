@@ -1,0 +1,12 @@
+"""Fixtures that several test files share."""
+
+import pytest
+import tensorflow as tf
+
+
+@pytest.fixture(scope="module")
+def eagerly():
+    """Models this small run quicker than they compile."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
