@@ -366,12 +366,13 @@ class Queries:
 
     def _states(self, leaves):
         reached, choices = self.spn.posterior(leaves)
+        _, edges = self.spn.downward(choices, tf.ones([leaves.shape[0]], leaves.dtype))
         levels = self.spn.levels
         sums = [tf.reshape(reached[level.first_node:][:len(level.regions) * level.num_sums],
                            [len(level.regions), level.num_sums, leaves.shape[0]]) for level in levels]
         partitions = tf.zeros([len(self.graph.partitions), leaves.shape[0]], leaves.dtype)
-        for level, choice, reached_sums in zip(levels, choices, sums):
-            products = tf.reduce_sum(choice * reached_sums[:, None], axis=2)  # P(product in the tree), [R, M, batch]
+        for level, edge in zip(levels, edges):
+            products = tf.reduce_sum(edge, axis=2)  # P(product in the tree), [R, M, batch]
             partitions += tf.math.unsorted_segment_sum(
                 tf.reshape(products, [-1, leaves.shape[0]]), self._partition_of(level), len(self.graph.partitions))
         return Posterior(leaves=self.spn.leaf_nodes(reached), partitions=tf.transpose(partitions),
@@ -429,12 +430,10 @@ class Queries:
         batch = x.shape[0]
         if not self.spn.num_weights:
             return tf.reshape(codes, [batch, -1])
-        states = self._states(leaves)
-        edges = [tf.transpose(children * sums[..., None], [0, 1, 3, 2])  # [batch, R, M, S], as the weights are numbered
-                 for children, sums in zip(states.children, states.sums)]
-        edges = [tf.gather(tf.reshape(e, [batch, -1]), np.flatnonzero(level.weights >= 0), axis=1)
-                 for e, level in zip(edges, self.spn.levels)]
-        return tf.concat([tf.reshape(codes, [batch, -1]), tf.reshape(chosen, [batch, -1]), *edges], axis=1)
+        _, choices = self.spn.posterior(leaves)
+        _, edges = self.spn.downward(choices, tf.ones([batch], leaves.dtype))
+        return tf.concat([tf.reshape(codes, [batch, -1]), tf.reshape(chosen, [batch, -1]),
+                          tf.transpose(self.spn.by_weight(edges))], axis=1)
 
     def _codes(self, x, leaves):
         """(E_q[z | x_l] [batch, experts, latent_dim], P(leaf | x) [batch, leaf regions, components])."""
@@ -521,8 +520,8 @@ class Queries:
                            x, num_samples, None, seed)
 
     def _heat(self, x, leaves):
-        prior = self._tree_prior(1)
-        reached = self.spn.leaf_nodes(self.spn.downward([tf.exp(p) for p in prior], 1))  # [1, R, K]
+        weights = [tf.exp(log_weights) for log_weights in self._tree_prior(1)]
+        reached = self.spn.leaf_nodes(self.spn.downward(weights, tf.ones([1], leaves.dtype))[0])  # [1, R, K]
         base = tf.gather(self.likelihood.log_base(x), self._leaf_pixels, axis=1)
         base = tf.reduce_sum(tf.where(self._leaf_exists, base, 0), axis=2)
         share = reached / tf.reduce_sum(reached, axis=2, keepdims=True)
@@ -534,8 +533,8 @@ class Queries:
 
     def _tree_prior(self, batch):
         """log w_nc of every level as `spn.sample_trees` and `spn.downward` take them, [R, M, S, batch]."""
-        return [tf.repeat(tf.cast(self.spn.log_weights(level), self.variable_dtype)[..., None], batch, axis=-1)
-                for level in self.spn.levels]
+        return [tf.repeat(tf.cast(log_weights, self.variable_dtype)[..., None], batch, axis=-1)
+                for log_weights in self.spn.log_weights()]
 
     def diagnose(self, x, num_samples=1000, observed=None, tolerance=None, seed=None):
         """A log-likelihood, and how far it is to be trusted.

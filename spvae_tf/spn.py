@@ -6,7 +6,8 @@ the root one. A region's products are, for each of its partitions, the cross pro
 (section 3.3); each of the region's sums is a mixture of all of the region's products.
 
 Node values live in one array [nodes, batch], leaves first, then sums level by level, so that a level is one
-gather of rows, one addition (products) and one log-sum-exp (sums).
+gather of rows, one addition (products) and one log-sum-exp (sums). The way down, from the root to the leaves, is
+another such pass: it gives posteriors, induced trees, and the gradient, which is a posterior too.
 """
 
 import dataclasses
@@ -87,6 +88,48 @@ def compile_levels(graph, num_sums, num_components):
     return levels, next_weight, next_node, unit
 
 
+def parent_products(levels, num_nodes):
+    """The products that each node is a child of.
+
+    Args:
+      levels: list of Level, from the leaves to the root.
+      num_nodes: of the SPN.
+
+    Returns:
+      int32 [num_nodes, P]; products are numbered from 1 as the way down meets them, level by level from the root;
+      0 fills up the rows of nodes with fewer than P parents.
+    """
+    parents, number = [[] for _ in range(num_nodes)], 0
+    for level in reversed(levels):
+        for region, products in zip(level.children, level.weights[..., 0] >= 0):
+            for children, exists in zip(region, products):
+                number += 1
+                for child in children[:len(children) * exists]:
+                    parents[child].append(number)
+    return np.array(list(itertools.zip_longest(*parents, fillvalue=0)), np.int32).reshape(-1, num_nodes).T
+
+
+def _ratios(values):
+    """(e^{v − max}, their sum, max) over axis 1, the maximum being 0 where all values are −∞."""
+    top = tf.reduce_max(values, axis=1, keepdims=True)
+    top = tf.where(tf.math.is_finite(top), top, 0)
+    ratios = tf.exp(values - top)
+    return ratios, tf.reduce_sum(ratios, axis=1), top[:, 0]
+
+
+def softmax(values):
+    """e^{v_i} / Σ_j e^{v_j} over axis 1, not as e^(v − log-sum-exp): a sum of −45,000 nats is rounded to 0.004.
+
+    Args:
+      values: [a, n, …], −∞ allowed.
+
+    Returns:
+      The same shape; 0 where all values are −∞.
+    """
+    ratios, total, _ = _ratios(values)
+    return ratios * tf.math.divide_no_nan(tf.ones_like(total), total)[:, None]
+
+
 @tf.custom_gradient
 def log_sum_exp(values):
     """log Σ_i e^{v_i} over axis 1, with its gradient, the softmax, written out: half the operations to compile.
@@ -97,19 +140,21 @@ def log_sum_exp(values):
     Returns:
       [a, …]; −∞, with gradient 0, where all values are −∞.
     """
-    top = tf.reduce_max(values, axis=1, keepdims=True)
-    top = tf.where(tf.math.is_finite(top), top, 0)
-    ratios = tf.exp(values - top)
-    total = tf.reduce_sum(ratios, axis=1)
+    ratios, total, top = _ratios(values)
 
-    def gradient(upstream):  # not e^(v − log-sum-exp): a result of −45,000 nats is rounded to 0.004
+    def gradient(upstream):
         return tf.math.divide_no_nan(upstream, total)[:, None] * ratios
 
-    return tf.math.log(total) + top[:, 0], gradient
+    return tf.math.log(total) + top, gradient
 
 
 def _max(values):
     return tf.reduce_max(values, axis=1)
+
+
+def _gather_or_minus_infinity(values, places):
+    """tf.gather, in which −1 stands for a value of −∞."""
+    return tf.gather(tf.pad(values, [[1, 0]], constant_values=-np.inf), places + 1)
 
 
 @keras.saving.register_keras_serializable("spvae_tf")
@@ -138,6 +183,12 @@ class SumProductNetwork(keras.layers.Layer):
         self.levels, self.num_weights, self.num_nodes, self._unit = compile_levels(
             self.graph, num_sums, num_components)
         self._root = self.num_nodes - 1 if self.levels else 0  # without a level the only leaf is the root
+        self._parents = parent_products(self.levels, self.num_nodes)
+        by_sum = [weights for level in self.levels for weights in np.swapaxes(level.weights, 1, 2).reshape(
+            -1, level.weights.shape[1])]  # each sum's weights, in the order of the nodes
+        self._weights_of_sums = np.array(list(itertools.zip_longest(*by_sum, fillvalue=-1)), np.int32).T
+        self._sum_of_weights = np.repeat(np.arange(len(by_sum)), [(w >= 0).sum() for w in by_sum])[
+            np.argsort(np.concatenate([w[w >= 0] for w in by_sum]))] if by_sum else None
         self.num_sum_nodes = sum(len(level.regions) * level.num_sums for level in self.levels)
         self.num_products = sum(int((level.weights[..., 0] >= 0).sum()) for level in self.levels)
 
@@ -152,19 +203,27 @@ class SumProductNetwork(keras.layers.Layer):
         return super().get_config() | {"graph": self.graph.to_json(), "num_sums": self.num_sums,
                                        "num_components": self.num_components, "seed": self.seed}
 
-    def log_weights(self, level):
-        """Normalised log-weights of a level's sums: log w_nc with sum_c w_nc = 1, by subtracting their log-sum-exp.
+    def log_weights(self, sum_weights=None):
+        """Normalised log-weights: log w_nc with sum_c w_nc = 1, by subtracting their log-sum-exp.
 
         Args:
-          level: one of `self.levels`.
+          sum_weights: [num_weights], the unnormalised log-weights; the layer's own when None.
 
         Returns:
-          [R, M, S]; -inf where region r has no product m.
+          For each of `self.levels` [R, M, S]; -inf where region r has no product m.
         """
-        weights = tf.gather(tf.convert_to_tensor(self.sum_weights), np.maximum(level.weights, 0))
-        if (level.weights < 0).any():
-            weights = tf.where(level.weights >= 0, weights, tf.constant(-np.inf, weights.dtype))
-        return weights - log_sum_exp(weights)[:, None]
+        if not self.levels:
+            return []
+        log_weights = self._normalised(self.sum_weights if sum_weights is None else sum_weights)
+        places = [level.weights.reshape(-1) for level in self.levels]
+        rows = tf.split(_gather_or_minus_infinity(log_weights, np.concatenate(places)), [p.size for p in places])
+        return [tf.reshape(r, level.weights.shape) for r, level in zip(rows, self.levels)]
+
+    def _normalised(self, sum_weights):
+        """`log_weights` in the order of the sum weights; of all sums at once, which compiles sooner than by level."""
+        sum_weights = tf.convert_to_tensor(sum_weights)
+        by_sum = _gather_or_minus_infinity(sum_weights, self._weights_of_sums)
+        return sum_weights - tf.gather(log_sum_exp(by_sum), self._sum_of_weights)
 
     def _check(self, leaf_log_probs):
         expected = (len(self.graph.leaf_regions), self.num_components)
@@ -172,13 +231,14 @@ class SumProductNetwork(keras.layers.Layer):
             raise InputError(f"leaf_log_probs has shape {tuple(leaf_log_probs.shape)}; "
                              f"it must be [batch, {expected[0]}, {expected[1]}]")
 
-    def upward(self, leaf_log_probs, reduce=log_sum_exp):
+    def upward(self, leaf_log_probs, reduce=log_sum_exp, sum_weights=None):
         """Evaluates every node, from the leaves to the root.
 
         Args:
           leaf_log_probs: [batch, leaf regions, num_components], nats.
           reduce: what a sum does with the weighted log-values of its products, [R, M, S, batch] -> [R, S, batch]:
             log-sum-exp for equation (4), the maximum for the most probable induced tree.
+          sum_weights: as in `log_weights`.
 
         Returns:
           (values [nodes, batch], a list of the levels' weighted products [R, M, S, batch]).
@@ -189,11 +249,11 @@ class SumProductNetwork(keras.layers.Layer):
         leaves = tf.transpose(tf.reshape(leaf_log_probs, [batch, self._unit]))
         values = tf.concat([leaves, tf.zeros([1, batch], leaves.dtype)], axis=0)
         mixtures = []
-        for level in self.levels:
+        for level, log_weights in zip(self.levels, self.log_weights(sum_weights)):
             # log prod_c p_c(x_c) = sum_c log p_c(x_c): [R, M, A, batch] -> [R, M, batch]
             products = tf.reduce_sum(tf.gather(values, level.children), axis=2)
             # log w_nc + log p_c(x), then (4)
-            mixture = products[:, :, None, :] + tf.cast(self.log_weights(level), products.dtype)[..., None]
+            mixture = products[:, :, None, :] + tf.cast(log_weights, products.dtype)[..., None]
             sums = tf.reshape(reduce(mixture), [-1, batch])
             values = tf.concat([values, sums], axis=0)
             mixtures.append(mixture)
@@ -215,10 +275,36 @@ class SumProductNetwork(keras.layers.Layer):
         Raises:
           InputError: when the shape does not fit the graph.
         """
-        values, _ = self.upward(leaf_log_probs)
-        return values[self._root]
+        if self.sum_weights is None:
+            return self.upward(leaf_log_probs)[0][self._root]
+        return self._log_prob(tf.convert_to_tensor(leaf_log_probs), tf.convert_to_tensor(self.sum_weights))
 
-    def downward(self, choices, batch):
+    @tf.custom_gradient
+    def _log_prob(self, leaf_log_probs, sum_weights):
+        """`call` with its gradient written out: a third of the operations that differentiating each level would give.
+
+        ∂ log p(x) / ∂ log p_l(x) = P(leaf l is in the induced tree | x), and for the log-weight of sum n's child c,
+        ∂ log p(x) / ∂ log w_nc = P(n is in the tree, y_n = c | x), from which normalising the weights takes
+        w_nc P(n is in the tree | x).
+        """
+        values, mixtures = self.upward(leaf_log_probs, sum_weights=sum_weights)
+
+        def gradient(upstream):
+            reached, edges = self.downward([softmax(mixture) for mixture in mixtures], upstream)
+            taken, sums = (tf.cast(tf.reduce_sum(t, axis=-1), sum_weights.dtype)
+                           for t in (self.by_weight(edges), reached[self._unit + 1:]))
+            normaliser = tf.exp(self._normalised(sum_weights)) * tf.gather(sums, self._sum_of_weights)
+            return self.leaf_nodes(reached), taken - normaliser
+
+        return values[self._root], gradient
+
+    def by_weight(self, edges):
+        """What each level has for its sums' children, [R, M, S, …], as one array in the order of the sum weights."""
+        places = np.concatenate([level.weights.reshape(-1) for level in self.levels])
+        flat = tf.concat([tf.reshape(e, [-1, *e.shape[3:]]) for e in edges], axis=0)
+        return tf.gather(flat, np.argsort(places, kind="stable")[-self.num_weights:])
+
+    def downward(self, choices, top):
         """Passes the probability of being part of the induced tree from the root to the leaves.
 
         With the posterior probabilities of each sum's children this gives every node's posterior probability; with
@@ -227,23 +313,25 @@ class SumProductNetwork(keras.layers.Layer):
         Args:
           choices: for each level, from the leaves to the root, [R, M, S, batch]: the probability with which sum s
             of region r, once reached, takes product m.
-          batch: the number of columns.
+          top: [batch], what the root is given: ones for probabilities.
 
         Returns:
-          [nodes, batch]: the probability that a node is in the induced tree.
+          (reached [nodes, batch]: the probability that a node is in the induced tree; edges, for each level
+          [R, M, S, batch]: the probability that sum s of region r is and takes product m), both times `top`.
         """
-        dtype = choices[0].dtype if choices else self.compute_dtype
-        reached = tf.one_hot(tf.fill([batch], self._root), self.num_nodes, axis=0, dtype=dtype)
-        for level, choice in zip(reversed(self.levels), reversed(choices)):
-            rows, sums = len(level.regions), level.num_sums
-            parents = tf.reshape(reached[level.first_node:level.first_node + rows * sums], [rows, 1, sums, batch])
-            # [R, M, batch]; what is not reached counts 0 even where its choice is 0/0
-            products = tf.reduce_sum(tf.math.multiply_no_nan(choice, parents), axis=2)
-            shape = level.children.shape
-            flow = tf.broadcast_to(products[:, :, None, :], [*shape, batch])
-            reached += tf.math.unsorted_segment_sum(
-                tf.reshape(flow, [-1, batch]), level.children.reshape(-1), self.num_nodes)
-        return reached
+        reached, edges = [top[None]], []
+        flows = tf.zeros_like(reached[0])  # through all products met so far, after one that does not exist
+        below = [*((level.first_node, len(level.regions) * level.num_sums) for level in self.levels[-2::-1]),
+                 (0, self._unit)]
+        for level, choice, (first, count) in zip(reversed(self.levels), reversed(choices), below):
+            parents = self._parents[first:first + count]
+            sums = tf.reshape(reached[-1], [len(level.regions), 1, level.num_sums, -1])
+            edges.append(choice * sums)
+            products = tf.reshape(tf.reduce_sum(edges[-1], axis=2), [level.children[..., 0].size, -1])
+            flows = tf.concat([flows, products], axis=0)
+            reached.append(tf.reduce_sum(tf.gather(flows, parents[:, parents.any(axis=0)]), axis=1))
+        unit = tf.zeros_like(top)[None]
+        return tf.concat([reached[-1], unit, *reached[-2::-1]], axis=0), edges[::-1]
 
     def leaf_nodes(self, nodes):
         """The leaves' rows of a [nodes, batch] array as [batch, leaf regions, num_components]."""
@@ -260,9 +348,9 @@ class SumProductNetwork(keras.layers.Layer):
           (reached [nodes, batch]: P(node in induced tree | x); a list of the levels' [R, M, S, batch]:
           P(y_n = m | x, n reached), each summing to one over m).
         """
-        _, mixtures = self.upward(leaf_log_probs)
-        choices = [tf.nn.softmax(mixture, axis=1) for mixture in mixtures]
-        return self.downward(choices, tf.shape(leaf_log_probs)[0]), choices
+        values, mixtures = self.upward(leaf_log_probs)
+        choices = [softmax(mixture) for mixture in mixtures]
+        return self.downward(choices, tf.ones_like(values[self._root]))[0], choices
 
     def most_probable_tree(self, leaf_log_probs):
         """The induced tree T maximising prod w_nc prod p_l(x_l), by max-product.
@@ -276,7 +364,7 @@ class SumProductNetwork(keras.layers.Layer):
         values, mixtures = self.upward(leaf_log_probs, reduce=_max)
         choices = [tf.one_hot(tf.argmax(mixture, axis=1), mixture.shape[1], axis=1, dtype=mixture.dtype)
                    for mixture in mixtures]
-        return self.downward(choices, tf.shape(leaf_log_probs)[0]), values[self._root]
+        return self.downward(choices, tf.ones_like(values[self._root]))[0], values[self._root]
 
     def sample_trees(self, choice_logits, uniforms, batch):
         """Draws induced trees top-down, one for each column.
@@ -293,8 +381,8 @@ class SumProductNetwork(keras.layers.Layer):
         choices = []
         for logits, uniform in zip(choice_logits, uniforms):
             # inverse of the distribution function: the first m at which the cumulative probability exceeds u
-            cumulative = tf.cumsum(tf.nn.softmax(logits, axis=1), axis=1)
+            cumulative = tf.cumsum(softmax(logits), axis=1)
             total = cumulative[:, -1:]
             index = tf.reduce_sum(tf.cast(cumulative <= uniform[:, None] * total, tf.int32), axis=1)
             choices.append(tf.one_hot(index, logits.shape[1], axis=1, dtype=logits.dtype))
-        return self.downward(choices, batch)
+        return self.downward(choices, tf.ones([batch], self.compute_dtype))[0]

@@ -196,8 +196,8 @@ def test_every_weight_has_one_place(mixture):
 
 def test_weights_of_every_sum_are_normalised(mixture):
     spn, _, _ = mixture
-    for level in spn.levels:
-        weights = np.exp(spn.log_weights(level))
+    for level, log_weights in zip(spn.levels, spn.log_weights(), strict=True):
+        weights = np.exp(log_weights)
         np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-12)
         assert np.array_equal(weights > 0, level.weights >= 0)
 
@@ -367,7 +367,7 @@ def test_samples_of_trees(name, given):
     brute = BruteForce(spn)
     leaves = np.zeros_like(draw_leaves(spn)[:1]) if given == "prior" else draw_leaves(spn, 0.5)[:1]
     if given == "prior":
-        logits = [spn.log_weights(level)[..., None] for level in spn.levels]
+        logits = [log_weights[..., None] for log_weights in spn.log_weights()]
     else:
         logits = spn.upward(leaves)[1]
     samples = sample_trees(spn, logits, draws=20_000, seed=3)
