@@ -5,8 +5,8 @@ Example:
   python scripts/infer.py --workdir=/tmp/spvae --out=/tmp/answers sample --num_images=64
 
 The command is one of sample, inpaint, score, embed, posterior; each writes .npz, and .png and .csv where it applies,
-into --out. Images come from a folder of .png files, from an .npz with an array x, or from the run's test set, and are
-prepared as the training images were.
+into --out. Images come from a folder of .png files, from an .npz with an array x, or from the run's test set. They are
+prepared as the training images were (grey, each scaled to [0, 1] by itself), and answers are about what is prepared so.
 """
 
 import cli  # isort: skip (first: it quiets TensorFlow)
@@ -20,8 +20,8 @@ COMMANDS = ("sample", "inpaint", "score", "embed", "posterior")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for the answers.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "Folder of .png files or .npz; the run's test set when not given.")
-_NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "How many new images, or of the given ones the first.",
-                                   lower_bound=1)
+_NUM_IMAGES = flags.DEFINE_integer("num_images", None, "How many: new images, or of the test set (64 when not given), "
+                                                       "or of --images (all when not given).", lower_bound=1)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 100, "k, importance samples per expert.", lower_bound=1)
 _NUM_DRAWS = flags.DEFINE_integer("num_draws", 3, "inpaint: draws per image besides the mean.", lower_bound=1)
 _MASK = flags.DEFINE_string("mask", "right", "inpaint: the hidden half, left, right, top or bottom, or an .npz with an "
@@ -36,27 +36,27 @@ def main(command):
         raise InputError("--out is empty; it must name a folder")
     model, config = experiment.load(_WORKDIR.value), experiment.load_config(_WORKDIR.value)
     if command == "sample":
-        files = answers.sample(model, _OUT.value, _NUM_IMAGES.value, _PIXELS.value == "mean", _SEED.value)
+        files = answers.sample(model, _OUT.value, _NUM_IMAGES.value or 64, _PIXELS.value == "mean", _SEED.value)
     else:
-        x, names = images(config)
+        x, names, observed = images(config, _MASK.value if command == "inpaint" else None)
         options = dict(num_samples=_NUM_SAMPLES.value, seed=_SEED.value)
         if command == "inpaint":
-            options |= dict(observed=answers.read_mask(_MASK.value, len(x), model.image_shape),
-                            num_draws=_NUM_DRAWS.value)
+            options |= dict(observed=observed, num_draws=_NUM_DRAWS.value)
         files = getattr(answers, command)(model, _OUT.value, x, names, **options)
     print("\n".join(map(str, files)))
 
 
-def images(config):
-    """The images asked about and their names."""
+def images(config, mask):
+    """The images asked about, their names, and which pixels are observed."""
     if not _IMAGES.value:
         if _DATA_DIR.value:
             config.data_dir = _DATA_DIR.value
-        test = experiment.load_data(config).test[:_NUM_IMAGES.value]
-        return test, [str(number) for number in range(len(test))]
+        test = experiment.load_data(config).test[:_NUM_IMAGES.value or 64]
+        observed = None if mask is None else answers.read_mask(mask, len(test), config.image_shape)
+        return test, [str(number) for number in range(len(test))], observed
     round_pixels = config.dataset != "svhn_cropped" if config.round_pixels is None else config.round_pixels
-    x, names = answers.read_images(_IMAGES.value, config.image_shape, config.likelihood, round_pixels, _SEED.value)
-    return x[:_NUM_IMAGES.value], names[:_NUM_IMAGES.value]
+    found = answers.read_images(_IMAGES.value, config.image_shape, config.likelihood, round_pixels, _SEED.value, mask)
+    return [part[:_NUM_IMAGES.value] for part in found]
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ PICTURES = 16  # images that a grid shows
 # --- in
 
 
-def read_images(path, image_shape, likelihood, round_pixels=True, seed=0):
-    """A user's images, prepared like those that a model was trained on.
+def read_images(path, image_shape, likelihood, round_pixels=True, seed=0, mask=None):
+    """A user's images, prepared like those that a model was trained on, and which of their pixels are observed.
+
+    What stands at hidden pixels, NaN included, does not matter: images are scaled by what is observed of them.
 
     Args:
       path: a folder of .png files (8-bit grey or RGB), or an .npz with an array x (integers in 0..255 or floats in
@@ -27,12 +29,13 @@ def read_images(path, image_shape, likelihood, round_pixels=True, seed=0):
       likelihood: "continuous" (noise is added) or "discrete".
       round_pixels: whether to round to multiples of 1/255.
       seed: of the noise.
+      mask: as in `read_mask`; None: all pixels are observed.
 
     Returns:
-      (float32 [n, pixels] in [0, 1], the images' names: their files', or their numbers).
+      (float32 [n, pixels] in [0, 1]; the images' names, their files' or their numbers; observed, bool [n, pixels]).
 
     Raises:
-      InputError: when the images are missing, damaged, or of another size.
+      InputError: when the images or the mask are missing, damaged, or of another size.
     """
     path = Path(path)
     if path.is_dir():
@@ -43,15 +46,23 @@ def read_images(path, image_shape, likelihood, round_pixels=True, seed=0):
         shapes = {image.shape: file for image, file in zip(read, files)}
         if len(shapes) > 1:
             raise InputError(f"{path} has images of several sizes, as {' and '.join(f.name for f in shapes.values())}")
-        images, names = data.luma(np.stack(read)), [file.name for file in files]
+        images, names = np.stack(read), [file.name for file in files]
     else:
-        images = data._check_images(_read_array(path, "x"), f"{path}: array 'x'")
-        names = [str(number) for number in range(len(images))]
-    if images.shape[1:] != tuple(image_shape):
+        images = _read_array(path, "x")
+        names = [str(number) for number in range(len(images))] if images.ndim else []
+    if images.ndim >= 3 and images.shape[1:3] != tuple(image_shape):
         raise InputError(f"{path} has images of {images.shape[1]}×{images.shape[2]} pixels; "
                          f"the model takes {image_shape[0]}×{image_shape[1]}")
-    rng = np.random.default_rng(seed)
-    return data.preprocess(images, likelihood, round_pixels=round_pixels, rng=rng), names
+    observed = np.ones([len(names), *image_shape], bool)
+    if mask is not None:
+        observed = read_mask(mask, len(names), image_shape).reshape(observed.shape)
+        if images.ndim in (3, 4):
+            images = np.where(observed.reshape(*observed.shape, *[1] * (images.ndim - 3)), images, images.dtype.type(0))
+    images = data.check_images(images, f"{path}: array 'x'")
+    darkest = np.where(observed, images, 255 if images.dtype == np.uint8 else 1).min(axis=(1, 2), keepdims=True)
+    images = np.where(observed, images, darkest.astype(images.dtype))
+    x = data.preprocess(images, likelihood, round_pixels=round_pixels, rng=np.random.default_rng(seed))
+    return x, names, observed.reshape(len(names), -1)
 
 
 def _read_png(path):
@@ -158,8 +169,10 @@ def sample(model, out, n, mean=True, seed=0):
     """
     x = model.sample(n, mean, seed).numpy().reshape(n, *model.image_shape)
     columns = int(np.ceil(np.sqrt(min(n, PICTURES**2))))
-    shown = x[:columns * (min(n, PICTURES**2) // columns)]
-    return _write(out, "sample", dict(x=x), shown.reshape(-1, columns, *model.image_shape))
+    shown = x[:PICTURES**2]
+    blank = np.ones([-len(shown) % columns, *model.image_shape], x.dtype)  # white, to the end of the last row
+    shown = np.concatenate([shown, blank]).reshape(-1, columns, *model.image_shape)
+    return _write(out, "sample", dict(x=x), shown)
 
 
 def inpaint(model, out, x, names, observed, num_draws, num_samples, seed=0):
@@ -191,8 +204,9 @@ def inpaint(model, out, x, names, observed, num_draws, num_samples, seed=0):
 def score(model, out, x, names, num_samples, seed=0):
     """How likely images are: score.csv, score.npz (heat [n, H, W], nats per pixel; names), score.png.
 
-    The table has a row for each image: image, log_prob and standard_error (nats), num_samples (k) and levelled_off (the
-    k from which on the bound has changed little; see `inference.Diagnostics`).
+    The table has a row for each image: image, log_prob and standard_error (nats), num_samples (k), levelled_off (the
+    k from which on the bound has changed little) and effective_sample_size (the least of the leaf VAEs that the image
+    most probably uses; see `inference.Diagnostics`).
 
     Args:
       model, out, x, names, num_samples, seed: as in `inpaint`.
@@ -204,10 +218,17 @@ def score(model, out, x, names, num_samples, seed=0):
     report = model.diagnose(x, num_samples, seed=seed)
     heat = model.outlier_score(x, num_samples, seed).heat.numpy().reshape(shape)
     columns = dict(image=names, log_prob=report.log_prob.numpy(), standard_error=report.standard_error.numpy(),
-                   num_samples=np.full(len(x), num_samples), levelled_off=report.levelled_off.numpy())
+                   num_samples=np.full(len(x), num_samples), levelled_off=report.levelled_off.numpy(),
+                   effective_sample_size=_least_effective(model, x, report, num_samples, seed))
     images = np.repeat(x.reshape(shape)[:PICTURES, ..., None], 3, axis=-1)
     pictures = np.stack([images, heat_colours(heat)[:PICTURES]])
     return _write(out, "score", dict(heat=heat, names=names), pictures, columns)
+
+
+def _least_effective(model, x, report, num_samples, seed):
+    """The least effective sample size among the leaves of each image's most probable tree, [n]."""
+    leaves = model.most_probable_tree(x, num_samples, seed=seed).leaves.numpy() > 0
+    return np.where(leaves, report.effective_sample_size, np.inf).min(axis=(1, 2))
 
 
 def embed(model, out, x, names, num_samples, seed=0):

@@ -96,12 +96,16 @@ def assign(variables, arrays, path):
       path: the checkpoint, for the message.
 
     Raises:
-      InputError: when the shapes differ, as after a change of the configuration.
+      InputError: when the shapes or dtypes differ, as after a change of the configuration or of Keras' dtype policy.
     """
     found, wanted = [tuple(a.shape) for a in arrays], [tuple(v.shape) for v in variables]
     if found != wanted:
         raise InputError(f"checkpoint {path} belongs to another model: {len(found)} arrays of "
                          f"{sum(map(np.prod, found)):.0f} values, the model has {len(wanted)} of "
                          f"{sum(map(np.prod, wanted)):.0f}")
+    for variable, array in zip(variables, arrays):
+        if array.dtype != variable.dtype:
+            raise InputError(f"checkpoint {path} holds {array.dtype}, the model {variable.dtype}; call "
+                             f"keras.config.set_dtype_policy('{array.dtype}') before it is read")
     for variable, array in zip(variables, arrays):
         variable.assign(array)

@@ -317,7 +317,7 @@ def _load_npz(path):
     arrays = _read_npz(path)
     splits = {}
     for split in SPLITS:
-        images = _check_images(arrays[f"x_{split}"], f"{path}: array 'x_{split}'")
+        images = check_images(arrays[f"x_{split}"], f"{path}: array 'x_{split}'")
         labels = arrays.get(f"y_{split}")
         if labels is not None:
             labels = _check_labels(labels, len(images), f"{path}: array 'y_{split}'")
@@ -360,8 +360,19 @@ def _read_array(archive, key, path):
     return array
 
 
-def _check_images(images, where):
-    """Returns grey images [n, H, W], uint8 in 0..255 or float32 in [0, 1], or refuses."""
+def check_images(images, where):
+    """Reduces images to grey, or refuses what are none.
+
+    Args:
+        images: integers in 0..255 or floats in [0, 1]; [n, H, W], [n, H, W, 1] or [n, H, W, 3].
+        where: where they come from, for the message.
+
+    Returns:
+        uint8 or float32 [n, H, W].
+
+    Raises:
+        InputError: on another shape, dtype or range, on NaN, or when there is no image.
+    """
     if images.ndim not in (3, 4) or images.ndim == 4 and images.shape[-1] not in (1, 3):
         raise InputError(f"{where} has shape {images.shape}; allowed: [n, H, W], [n, H, W, 1], [n, H, W, 3]")
     if images.size == 0:

@@ -18,11 +18,15 @@ def check_count(name, value):
       name: of the argument, for the message.
       value: anything.
 
+    Returns:
+      The value as int, whatever NumPy's kind of integer it was.
+
     Raises:
       InputError: when the value is no integer or below 1.
     """
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
+    return int(value)
 
 
 def check_seed(seed):

@@ -5,12 +5,13 @@ SPN turns them into probabilities of its latent variables y (spn.py), of induced
 weigh, or choose among, what the VAEs say about the pixels. Leaves that do not see a pixel cost nothing: they are log 1.
 
 Answers are estimates by k = `num_samples` importance samples per expert, exact as k grows. A seed makes them
-repeatable: same images, same seed, same answer.
+repeatable: same batch of images, same seed, same answer; an image's noise goes with its place in the batch.
 """
 
 import functools
 import itertools
 import math
+import numbers
 import typing
 
 import numpy as np
@@ -18,7 +19,7 @@ import tensorflow as tf
 
 from spvae_tf import iwae
 from spvae_tf.errors import InputError, check_count
-from spvae_tf.inputs import check_images, check_mask, in_batches, make_seed
+from spvae_tf.inputs import check_image_array, check_images, check_mask, in_batches, make_seed
 
 BATCH = 100  # images at a time
 ROWS = 1000  # images times samples, or times steps, that are decoded at a time
@@ -138,7 +139,7 @@ class Queries:
         Raises:
           InputError: when n is no positive integer.
         """
-        check_count("n", n)
+        n = check_count("n", n)
         return in_batches(lambda rows, seed: self._samples(rows.shape[0], mean, seed), [np.arange(n)],
                           make_seed(seed), ROWS)
 
@@ -215,8 +216,8 @@ class Queries:
         Raises:
           InputError: on masks that overlap, a wrong shape or dtype, a pixel outside [0, 1] or NaN, or a k below 1.
         """
-        shape = np.shape(x)
-        query, evidence = check_mask("query", query, shape), check_mask("evidence", evidence, shape)
+        x = check_image_array(x, self.graph.num_variables)
+        query, evidence = check_mask("query", query, x.shape), check_mask("evidence", evidence, x.shape)
         both = query & evidence
         if both.any():
             image, pixel = np.argwhere(both)[0]
@@ -249,19 +250,22 @@ class Queries:
         Raises:
           InputError: on a wrong shape or dtype, an observed pixel outside [0, 1] or NaN, or a count below 1.
         """
-        check_count("num_samples", num_samples)
-        images, observed = check_images(x, self.graph.num_variables, check_mask("observed", observed, np.shape(x)),
+        num_samples = check_count("num_samples", num_samples)
+        x = check_image_array(x, self.graph.num_variables)
+        images, observed = check_images(x, self.graph.num_variables, check_mask("observed", observed, x.shape),
                                         self.variable_dtype)
 
         if num_draws is None:
+            rows = num_samples
+
             def query(*batch):
                 return self._posterior_mean(*batch[:-1], num_samples, batch[-1])
         else:
-            check_count("num_draws", num_draws)
+            rows = max(num_samples, num_draws := check_count("num_draws", num_draws))
 
             def query(*batch):
                 return self._posterior_draws(*batch[:-1], num_draws, mean, num_samples, batch[-1])
-        return in_batches(query, (images, observed), make_seed(seed), max(1, ROWS // num_samples))
+        return in_batches(query, (images, observed), make_seed(seed), max(1, ROWS // rows))
 
     def _posterior_mean(self, x, observed, num_samples, seed):
         return self._filled_mean(x, observed, iwae.random_words(self.noise_shape(num_samples, x.shape[0]), seed))
@@ -355,7 +359,7 @@ class Queries:
 
     def _query(self, answer, x, num_samples, observed, seed):
         """Batches of images through `answer(x, observed, leaf bounds, log_prob)`."""
-        check_count("num_samples", num_samples)
+        num_samples = check_count("num_samples", num_samples)
         images = check_images(x, self.graph.num_variables, observed, self.variable_dtype)
 
         def query(x, observed, seed):
@@ -480,10 +484,11 @@ class Queries:
         Raises:
           InputError: on batches of different size, fewer than 2 steps, or as `embed`.
         """
-        check_count("steps", steps)
-        if steps < 2 or np.shape(x0) != np.shape(x1):
-            raise InputError(f"interpolate got {steps} steps between images of shapes {np.shape(x0)} and "
-                             f"{np.shape(x1)}; it needs at least 2 steps and equal shapes")
+        steps = check_count("steps", steps)
+        x0, x1 = (check_image_array(x, self.graph.num_variables) for x in (x0, x1))
+        if steps < 2 or x0.shape != x1.shape:
+            raise InputError(f"interpolate got {steps} steps between images of shapes {x0.shape} and "
+                             f"{x1.shape}; it needs at least 2 steps and equal shapes")
         ends = [self._query(lambda x, observed, leaves, _: self._codes(x, leaves), x, num_samples, None, seed)
                 for x in (x0, x1)]
         t = np.linspace(0, 1, steps)
@@ -541,11 +546,15 @@ class Queries:
 
         The bound's variance over samples, by the delta method: ∂ log p / ∂ L̂_l is P(leaf l | x), the leaves' samples
         are independent, and Var L̂_l = 1/ESS_l − 1/k for its effective sample size; so
-        standard_error² = Σ_l P(l | x)² (1/ESS_l − 1/k). It does not see what the samples miss: where the effective
-        sample size is near 1, trust the ladder more. The ladder doubles the work.
+        standard_error² = Σ_l P(l | x)² (1/ESS_l − 1/k). It does not see what the samples miss, and no leaf adds more
+        than 1 nat to it: where the effective sample size is near 1, trust the ladder more. The ladder doubles the work.
+
+        All other queries rest on the same bounds of the leaves, so what this says for their k, mask and seed holds for
+        them; for `conditional_log_prob` ask with the evidence and with query and evidence together.
 
         Args:
-          x, num_samples, observed, seed: as in `log_prob`.
+          x, observed, seed: as in `log_prob`.
+          num_samples: k, at least 2: one sample has no spread.
           tolerance: nats by which a bound that has levelled off may differ from the last; None takes twice the
             standard error of each image.
 
@@ -553,10 +562,12 @@ class Queries:
           Diagnostics.
 
         Raises:
-          InputError: as `log_prob`, or on a tolerance that is not positive.
+          InputError: as `log_prob`, or on a k below 2 or a tolerance that is not positive.
         """
-        check_count("num_samples", num_samples)
-        if tolerance is not None and not tolerance > 0:
+        num_samples = check_count("num_samples", num_samples)
+        if num_samples < 2:
+            raise InputError("num_samples is 1; the spread of samples is seen from 2 on")
+        if tolerance is not None and not (isinstance(tolerance, numbers.Real) and tolerance > 0):
             raise InputError(f"tolerance is {tolerance!r}; it must be a positive number of nats")
         images = check_images(x, self.graph.num_variables, observed, self.variable_dtype)
         ladder = [2**n for n in range(num_samples.bit_length()) if 2**n < num_samples] + [num_samples]

@@ -64,6 +64,28 @@ def check_image_shape(image_shape):
     return int(height), int(width)
 
 
+def check_image_array(x, num_pixels):
+    """Refuses what has not the shape of a batch of images.
+
+    Args:
+      x: [batch, pixels].
+      num_pixels: of the model.
+
+    Returns:
+      x as NumPy.
+
+    Raises:
+      InputError: on a wrong shape.
+    """
+    try:
+        x = np.asarray(x)
+    except ValueError as error:
+        raise InputError(f"images are no array: {error}") from error
+    if x.ndim != 2 or x.shape[1] != num_pixels:
+        raise InputError(f"images have shape {x.shape}; the model takes [batch, {num_pixels}]")
+    return x
+
+
 def check_images(x, num_pixels, observed=None, dtype="float32"):
     """Refuses what is not a batch of images.
 
@@ -79,12 +101,7 @@ def check_images(x, num_pixels, observed=None, dtype="float32"):
     Raises:
       InputError: on a wrong shape or dtype, or on an observed pixel that is NaN or outside [0, 1].
     """
-    try:
-        x = np.asarray(x)
-    except ValueError as error:
-        raise InputError(f"images are no array: {error}") from error
-    if x.ndim != 2 or x.shape[1] != num_pixels:
-        raise InputError(f"images have shape {x.shape}; the model takes [batch, {num_pixels}]")
+    x = check_image_array(x, num_pixels)
     if not np.issubdtype(x.dtype, np.floating):
         raise InputError(f"images are {x.dtype}; they must be floating point in [0, 1]")
     x = x.astype(dtype)
@@ -129,14 +146,16 @@ def in_batches(query, rows, seed, size, progress=None):
       query: function of a batch of each of `rows` and a seed, int32 [2]; returns a structure of tensors [batch, …].
       rows: a tuple of NumPy arrays [n, …], or None in place of one.
       seed: int32 [2]; every batch gets its own.
-      size: rows in a batch; the last one is filled up, so that all have the shape of the first.
+      size: rows in a batch; the last one is filled up, so that all have the shape of the first. Fewer rows make one
+        batch of the next power of two: a query is compiled for few sizes. The seed decides the noise of a row together
+        with its place and the size of its batch.
       progress: called with (rows done, the first tensor of the results so far) after every batch.
 
     Returns:
       The structure with tensors [n, …]; n may be 0.
     """
     n = len(rows[0])
-    size = max(1, min(size, n))
+    size = min(size, 1 << max(n - 1, 0).bit_length())
     parts = []
     for number in range(max(1, -(-n // size))):
         chosen = np.arange(number * size, (number + 1) * size)

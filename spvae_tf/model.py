@@ -290,7 +290,7 @@ class SPVAE(Queries, keras.Model):
         Returns:
           (log_prob [batch], nats per image; effective sample size of every leaf [batch, leaf regions, components]).
         """
-        check_count("num_samples", num_samples)
+        num_samples = check_count("num_samples", num_samples)
         images = check_images(x, self.graph.num_variables, observed, self.variable_dtype)
         return in_batches(lambda *batch: self._streamed(*batch[:-1], tf.constant(num_samples), batch[-1])[:2],
                           images, make_seed(seed), EVALUATION_BATCH, progress)

@@ -38,12 +38,14 @@ class Served(tf.Module):
 
         def batches_of_images(query):
             def answer(x, observed, seed):
+                tf.debugging.assert_equal(tf.shape(x), tf.shape(observed), "x and observed must have the same shape")
                 inside = tf.reduce_all(tf.where(observed, (x >= 0) & (x <= 1), True))
                 tf.debugging.Assert(inside, ["observed pixels must lie in [0, 1]"])
                 return in_batches(query, [tf.where(observed, x, 0), observed], seed, batch_size, model.variable_dtype)
             return answer
 
         def sample(n, seed):
+            tf.debugging.assert_non_negative(n, "n must not be negative")
             return in_batches(lambda rows, seed: model._samples(batch_size, True, seed), [tf.range(n)], seed,
                               batch_size, model.variable_dtype)
 
@@ -83,7 +85,8 @@ def export(model, path, num_samples=100, batch_size=10):
     * sample(n, seed) -> {"output_0": [n, pixels]}, E[x | z] of new images;
 
     with x [batch, pixels] in [0, 1], observed bool [batch, pixels] (NaN allowed where False), seed int32 [2], as
-    `inputs.make_seed` gives it, and n an int32. Other pixels than in [0, 1] fail with InvalidArgumentError.
+    `inputs.make_seed` gives it, and n an int32. Observed pixels outside [0, 1], an x and an observed of different
+    shapes, and a negative n fail with InvalidArgumentError.
 
     Args:
       model: SPVAE.

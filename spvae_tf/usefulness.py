@@ -7,9 +7,11 @@ from spvae_tf.answers import HIDDEN_HALVES, read_mask
 from spvae_tf.errors import InputError
 
 LABELS = (100, 1000, 10_000)  # labelled images a probe learns from
+PROBES, POOL = 5, 20_000  # probes for each of them at most, on disjoint parts of the first so many training images
 PENALTIES = 10.0 ** np.arange(-6, 3)  # of the ridge regression, times the mean square of the features
-FIELDS = ("model", "dataset", "likelihood", "protocol", "seed", "task", "setting", "value", "stderr", "num_samples",
-          "num_images", "device", "versions", "commit")
+HALF, PROBE = "log p(hidden half | visible half)", "accuracy of a linear probe on "
+FIELDS = ("model", "dataset", "likelihood", "protocol", "seed", "task", "setting", "value", "stderr", "repeats",
+          "num_samples", "value_at_tenth", "num_images", "device", "versions", "commit")
 
 
 def hidden_half(model, images, half, num_samples, seed=0):
@@ -30,31 +32,48 @@ def hidden_half(model, images, half, num_samples, seed=0):
     return values.mean(), values.std(ddof=1) / np.sqrt(len(values))
 
 
-def linear_probe(train, validation, test):
-    """The accuracy of a linear classifier: ridge regression on indicators, its penalty chosen by validation.
+def linear_probe(train, test):
+    """The accuracy of a linear classifier: ridge regression on indicators of the classes.
+
+    The penalty is the one of PENALTIES with the least squared error on images left out one at a time: nothing but the
+    labelled images is used. With the hat matrix H, which gives the predictions ŷ = Hy, the error of the prediction
+    for an image from all the others is (y_i − ŷ_i) / (1 − H_ii).
 
     Args:
-      train, validation, test: pairs (features [n, d], labels [n]).
+      train, test: pairs (features [n, d], labels [n]).
 
     Returns:
       The share of test images classified rightly.
     """
-    mean = train[0].mean(axis=0)
-    features = [(np.asarray(f, np.float64) - mean) for f, _ in (train, validation, test)]
-    classes = np.unique(train[1])
+    mean, classes = train[0].mean(axis=0, dtype=np.float64), np.unique(train[1])
     targets = np.equal.outer(train[1], classes).astype(np.float64)
     offset = targets.mean(axis=0)
-    # (XᵀX + λI)⁻¹ Xᵀ for every λ from one decomposition
-    u, singular, vt = np.linalg.svd(features[0], full_matrices=False)
-    rotated, scale = u.T @ (targets - offset), np.mean(singular**2)
+    u, singular, vt = np.linalg.svd(train[0] - mean, full_matrices=False)
+    rotated, penalties = u.T @ (targets - offset), PENALTIES * np.mean(singular**2)
 
-    def accuracy(penalty, part):
-        weights = vt.T @ (singular[:, None] / (singular[:, None]**2 + penalty * scale) * rotated)
-        guesses = classes[np.argmax(features[part] @ weights + offset, axis=1)]
-        return np.mean(guesses == (train, validation, test)[part][1])
+    def error_left_out(penalty):
+        shrunk = singular**2 / (singular**2 + penalty)
+        residual = targets - offset - u @ (shrunk[:, None] * rotated)
+        return np.mean((residual / (1 - u**2 @ shrunk - 1 / len(u))[:, None])**2)
 
-    best = max(PENALTIES, key=lambda penalty: accuracy(penalty, 1))
-    return accuracy(best, 2)
+    penalty = min(penalties, key=error_left_out)
+    weights = vt.T @ (singular[:, None] / (singular[:, None]**2 + penalty) * rotated)
+    guesses = classes[np.argmax((test[0] - mean) @ weights + offset, axis=1)]
+    return np.mean(guesses == test[1])
+
+
+def probe(train, test, number):
+    """Probes that learn from disjoint parts of the training images.
+
+    Args:
+      train, test: pairs (features [n, d], labels [n]).
+      number: of labelled images in each part.
+
+    Returns:
+      The accuracies, at most PROBES of them.
+    """
+    starts = range(0, len(train[0]) - number + 1, number)[:PROBES]
+    return np.array([linear_probe([a[start:start + number] for a in train], test) for start in starts])
 
 
 def measure(workdir, data_dir=None, num_samples=1000, num_images=1000, labels=LABELS):
@@ -63,14 +82,15 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=1000, labels=LA
     Args:
       workdir: folder of the run, on labelled images.
       data_dir: of TensorFlow Datasets; the run's own when None.
-      num_samples: k of the conditionals.
+      num_samples: k of the conditionals; `value_at_tenth` is the same with k/10, to see whether it has levelled off.
       num_images: test images for them.
       labels: how many labelled images the probes learn from; those there are not enough training images for are left
         out.
 
     Returns:
-      list of dicts with the keys FIELDS: for each half the conditional, and for each number of labels the accuracy of
-      a probe on `embed` and, for comparison, on the pixels.
+      list of dicts with the keys FIELDS: for each half the conditional in nats per image, and for each number of labels
+      the accuracy of probes on `embed` and, for comparison, on the pixels. `stderr` is over images, or over `repeats`
+      probes, each from other labelled images.
 
     Raises:
       InputError: when the folder holds no run, or the images no labels.
@@ -79,27 +99,25 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=1000, labels=LA
     config.data_dir = data_dir or config.data_dir
     dataset = experiment.load_data(config)
     if dataset.train_labels is None or dataset.test_labels is None:
-        raise InputError(f"data set {dataset.name} has no labels")
+        raise InputError(f"data set {dataset.name} has no labels of its training and test images")
     common = dict(model=config.model, dataset=dataset.name, likelihood=config.likelihood, protocol=config.protocol,
                   seed=config.seed, device=experiment.device(), versions=experiment.versions(),
                   commit=experiment.commit())
-    rows = []
+    rows, images = [], dataset.test[:num_images]
     for half in HIDDEN_HALVES:
-        value, stderr = hidden_half(model, dataset.test[:num_images], half, num_samples)
-        rows.append(common | dict(task="log p(hidden half | visible half)", setting=half, value=round(value, 3),
-                                  stderr=round(stderr, 3), num_samples=num_samples,
-                                  num_images=len(dataset.test[:num_images])))
-    count = min(max(labels), len(dataset.train))
-    parts = [(dataset.train[:count], dataset.train_labels[:count]), (dataset.validation, dataset.validation_labels),
-             (dataset.test, dataset.test_labels)]
+        value, stderr = hidden_half(model, images, half, num_samples)
+        at_tenth, _ = hidden_half(model, images, half, max(1, num_samples // 10))
+        rows.append(common | dict(task=HALF, setting=half, value=round(value, 3), stderr=round(stderr, 3), repeats=1,
+                                  num_samples=num_samples, value_at_tenth=round(at_tenth, 3), num_images=len(images)))
+    pool = slice(POOL)
     for kind, describe in (("embedding", lambda x: model.embed(x).numpy()), ("pixels", np.asarray)):
-        described = [(describe(x), y) for x, y in parts]
-        for number in (n for n in labels if n <= len(dataset.train)):
-            (features, classes), *others = described
-            value = linear_probe((features[:number], classes[:number]), *others)
-            rows.append(common | dict(task=f"accuracy of a linear probe on {kind}", setting=number,
-                                      value=round(float(value), 4), num_images=len(dataset.test),
-                                      stderr=round(float(np.sqrt(value * (1 - value) / len(dataset.test))), 4)))
+        train = describe(dataset.train[pool]), dataset.train_labels[pool]
+        test = describe(dataset.test), dataset.test_labels
+        for number in (n for n in labels if n <= len(train[0])):
+            found = probe(train, test, number)
+            stderr = found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.nan
+            rows.append(common | dict(task=PROBE + kind, setting=number, value=round(found.mean(), 4),
+                                      stderr=round(stderr, 4), repeats=len(found), num_images=len(dataset.test)))
     return rows
 
 
@@ -116,3 +134,39 @@ def write(path, rows):
     known = {key(row): row for row in (results.read_table(path) if path.exists() else [])}
     known |= {key(row): row for row in rows}
     results.write_table(path, list(known.values()), FIELDS)
+
+
+def table_lines(rows):
+    """The figures side by side, a line for each task, setting and model: mean ± standard deviation over seeds (runs).
+
+    Args:
+      rows: of the CSV.
+
+    Returns:
+      list of rows of text, the first a head.
+    """
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in ("dataset", "likelihood", "protocol", "task", "setting")), {}
+                          ).setdefault(row["model"], []).append(row)
+    models = sorted({row["model"] for row in rows}, key=["SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE"].index)
+    lines = [["data, protocol", "task", "setting", *models]]
+    for (dataset, likelihood, protocol, task, setting), by_model in sorted(groups.items(), key=_order):
+        unit = f"{setting:,} labels" if isinstance(setting, int) else f"{setting} half hidden"
+        cells = [_cell(by_model.get(model, []), task) for model in models]
+        lines.append([f"{dataset}, {likelihood}, {protocol}", task, unit, *cells])
+    return lines
+
+
+def _order(item):
+    dataset, likelihood, protocol, task, setting = item[0]
+    return dataset, likelihood, protocol, task != HALF, setting if isinstance(setting, int) else 0, task
+
+
+def _cell(rows, task):
+    if not rows:
+        return "—"
+    mean, deviation = results.mean_and_deviation([row["value"] for row in rows])
+    scale, digits = (1, 1) if task == HALF else (100, 1)
+    spread = f" ± {scale * deviation:.{digits}f}" if len(rows) > 1 else ""
+    return f"{scale * mean:.{digits}f}{' %' if task != HALF else ''}{spread} ({len(rows)})"

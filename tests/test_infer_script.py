@@ -58,10 +58,10 @@ def test_inpainting_pictures(folder, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["inpaint.npz", "inpaint.png"]
     found = np.load(tmp_path / "out" / "inpaint.npz")
     assert list(found["names"]) == ["0.png", "1.png", "grey.png"]
-    x, _ = answers.read_images(folder / "pictures.npz", SHAPE, "discrete")
+    x, _, observed = answers.read_images(folder / "pictures.npz", SHAPE, "discrete", mask=str(tmp_path / "mask.npz"))
+    np.testing.assert_array_equal(observed, np.tile(seen.reshape(1, -1), [3, 1]))
     np.testing.assert_array_equal(found["mean"][:, seen], x.reshape(-1, *SHAPE)[:, seen])
     model = spvae_tf.load(folder / "run")
-    observed = np.tile(seen.reshape(1, -1), [3, 1])
     np.testing.assert_array_equal(found["mean"].reshape(3, -1), model.inpaint(x, observed, num_samples=7, seed=3))
     np.testing.assert_array_equal(found["draws"].reshape(3, 2, -1),
                                   model.inpaint(x, observed, 2, num_samples=7, seed=3))
@@ -77,7 +77,9 @@ def test_answers_without_pictures_are_about_the_test_set(folder, tmp_path):
     status, _, err = run(folder, f"--out={tmp_path}", "score", "--num_images=5", "--num_samples=9")
     assert status == 0, err
     rows = list(csv.DictReader((tmp_path / "score.csv").open()))
-    assert list(rows[0]) == ["image", "log_prob", "standard_error", "num_samples", "levelled_off"]
+    assert list(rows[0]) == ["image", "log_prob", "standard_error", "num_samples", "levelled_off",
+                             "effective_sample_size"]
+    assert all(1 <= float(row["effective_sample_size"]) <= 9.001 for row in rows)
     report = model.diagnose(test[:5], 9, seed=0)
     for row, log_prob, error in zip(rows, report.log_prob.numpy(), report.standard_error.numpy(), strict=True):
         assert float(row["log_prob"]) == pytest.approx(log_prob, rel=1e-6)
@@ -88,13 +90,16 @@ def test_answers_without_pictures_are_about_the_test_set(folder, tmp_path):
 
 def test_the_other_answers(folder, tmp_path):
     model = spvae_tf.load(folder / "run")
-    x, names = answers.read_images(folder / "pictures.npz", SHAPE, "discrete")
+    x, names, _ = answers.read_images(folder / "pictures.npz", SHAPE, "discrete")
     files = [*answers.sample(model, tmp_path, 5, mean=False, seed=1), *answers.embed(model, tmp_path, x, names, 5),
              *answers.posterior(model, tmp_path, x, names, 5, seed=1)]
     assert [file.name for file in files] == ["sample.npz", "sample.png", "embed.npz", "posterior.npz", "posterior.png",
                                              "posterior.csv"]
     assert sorted(files) == sorted(tmp_path.iterdir())
     np.testing.assert_array_equal(np.load(files[0])["x"].reshape(5, -1), model.sample(5, False, seed=1))
+    grid = tf.io.decode_png(files[1].read_bytes()).numpy()[..., 0][::answers.SCALE, ::answers.SCALE]
+    assert grid.shape == (2 * 4 + answers.GAP, 3 * 8 + 2 * answers.GAP)  # five pictures, and a white one
+    assert (grid[-4:, -8:] == 255).all() and (grid[-4:, -18:-10] < 255).any()
     np.testing.assert_array_equal(np.load(files[2])["features"], model.embed(x, 5, seed=0))
     states, arrays = model.posterior(x, 5, seed=1), np.load(files[3])
     np.testing.assert_array_equal(arrays["leaves"], states.leaves)
@@ -102,6 +107,20 @@ def test_the_other_answers(folder, tmp_path):
     rows = list(csv.DictReader(files[5].open()))
     assert list(rows[0]) == ["image", "leaf_0_0", "leaf_0_1", "leaf_1_0", "leaf_1_1"]
     assert all(float(row["leaf_1_0"]) + float(row["leaf_1_1"]) == pytest.approx(1, abs=1e-5) for row in rows)
+
+
+def test_as_many_answers_as_images(folder, tmp_path):
+    """Of a user's images all; of the test set, and of new images, what --num_images says."""
+    x = np.random.default_rng(3).integers(0, 256, [70, *SHAPE], np.uint8)
+    np.savez(tmp_path / "many.npz", x=x)
+    commands = {"posterior": [f"--images={tmp_path / 'many.npz'}", "--num_samples=2"],
+                "sample": ["--pixels=draw", "--num_images=3", "--seed=5"]}
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(lambda c: run(folder, f"--out={tmp_path}", c, *commands[c]), commands))
+    assert all(status == 0 for status, _, _ in done), done
+    assert len(list(csv.DictReader((tmp_path / "posterior.csv").open()))) == 70
+    np.testing.assert_array_equal(np.load(tmp_path / "sample.npz")["x"].reshape(3, -1),
+                                  spvae_tf.load(folder / "run").sample(3, mean=False, seed=5))
 
 
 def test_refuses_a_folder_that_cannot_be_made(folder):
@@ -112,14 +131,28 @@ def test_refuses_a_folder_that_cannot_be_made(folder):
 
 def test_pictures_are_prepared_like_the_training_images(folder):
     """The same from .png and .npz; the noise of a continuous likelihood is that of the seed."""
-    from_png, names = answers.read_images(folder / "pictures", SHAPE, "discrete")
-    from_npz, numbers = answers.read_images(folder / "pictures.npz", SHAPE, "discrete")
+    from_png, names, _ = answers.read_images(folder / "pictures", SHAPE, "discrete")
+    from_npz, numbers, observed = answers.read_images(folder / "pictures.npz", SHAPE, "discrete")
     np.testing.assert_array_equal(from_png, from_npz)
+    assert observed.all() and observed.shape == from_npz.shape and names == ["0.png", "1.png", "grey.png"]
     assert numbers == ["0", "1", "2"]
     np.testing.assert_array_equal(from_npz, data.preprocess(np.load(folder / "pictures.npz")["x"], "discrete"))
     noisy = [answers.read_images(folder / "pictures", SHAPE, "continuous", seed=seed)[0] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(noisy[0], noisy[1])
     assert 1e-4 < np.abs(noisy[0] - from_png).mean() < 0.01 < np.abs(noisy[0] - noisy[2]).max() * 10
+
+
+@pytest.mark.parametrize("hole", [1.0, 0.0, np.nan])
+def test_hidden_pixels_do_not_matter(hole, tmp_path):
+    """Whatever stands at them, images are scaled by their observed pixels."""
+    x = np.random.default_rng(2).uniform(0.3, 0.6, [2, *SHAPE])
+    x[:, :, 4:] = hole
+    np.savez(tmp_path / "x.npz", x=x)
+    found, _, observed = answers.read_images(tmp_path / "x.npz", SHAPE, "discrete", mask="right")
+    seen = x[:, :, :4].reshape(2, -1)
+    expected = (seen - seen.min(axis=1, keepdims=True)) / np.ptp(seen, axis=1)[:, None]
+    np.testing.assert_allclose(found[observed].reshape(2, -1), expected, atol=0.5 / 255 + 1e-6)
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("mask, hidden", [("left", np.s_[:, :4]), ("right", np.s_[:, 4:]), ("top", np.s_[:2]),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import spvae_tf
-from spvae_tf import experiment, saving
+from spvae_tf import data, experiment, saving
 from spvae_tf.errors import InputError
 from spvae_tf.inputs import make_seed
 
@@ -42,6 +42,12 @@ try:
     served.signatures["log_prob"](**images | {"x": images["x"] + 1})
 except tf.errors.InvalidArgumentError as error:
     found["refusal"] = "must lie in [0, 1]" in str(error)
+for name, bad in (("shapes", lambda: served.signatures["log_prob"](**images | {"observed": images["observed"][:1]})),
+                  ("count", lambda: served.signatures["sample"](n=tf.constant(-1), seed=images["seed"]))):
+    try:
+        bad()
+    except tf.errors.InvalidArgumentError as error:
+        found[f"refusal of {name}"] = "must have the same shape" in str(error) or "must not be negative" in str(error)
 assert not any(name.startswith("spvae_tf") for name in sys.modules)
 np.savez(folder + "/served.npz", **found)
 
@@ -90,7 +96,7 @@ def test_a_saved_model_answers_without_the_package(new_process):
     np.testing.assert_array_equal(served["inpaint"][SEEN], X[SEEN])
     np.testing.assert_allclose(served["sample 3"], model.sample(4, seed=7)[:3], atol=1e-5)
     assert served["sample 0"].shape == (0, 8)
-    assert served["refusal"]
+    assert served["refusal"] and served["refusal of shapes"] and served["refusal of count"]
 
 
 def test_a_served_model_takes_any_number_of_images():
@@ -141,6 +147,17 @@ def test_float64(policy):
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-5, atol=2e-5, err_msg=name)
     np.testing.assert_allclose(double.sample(5, seed=6), single.sample(5, seed=6), atol=1e-5)
     assert (found["log_prob"].numpy() != expected["log_prob"].numpy()).any()  # computed in another precision
+
+
+def test_a_run_of_another_precision_is_refused(tmp_path, policy):
+    images = np.random.default_rng(0).random([8, 2, 4])
+    np.savez(tmp_path / "mine.npz", **{f"x_{split}": images for split in data.SPLITS})
+    config = experiment.make_config("VAE", str(tmp_path / "mine.npz"), "continuous")
+    config.update(dict(hidden_units=2, latent_dim=1, max_batches=1, validate_every=1, batch_size=4))
+    experiment.train(config, tmp_path / "run")
+    policy("float64")
+    with pytest.raises(InputError, match="holds float32, the model float64; call keras.config.set_dtype_policy"):
+        spvae_tf.load(tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16", "bfloat16", "float16"])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from spvae_tf import build_model, results, usefulness
+from spvae_tf import build_model, data, experiment, results, usefulness
+from spvae_tf.errors import InputError
 
 
 def blobs(seed, count, shuffled=False):
@@ -16,27 +17,41 @@ def blobs(seed, count, shuffled=False):
 
 
 def test_probe_separates_what_is_separable_and_nothing_else():
-    assert usefulness.linear_probe(blobs(0, 300), blobs(1, 300), blobs(2, 2000)) > 0.9
-    assert usefulness.linear_probe(blobs(0, 300, True), blobs(1, 300, True), blobs(2, 2000, True)) < 0.45
+    assert usefulness.linear_probe(blobs(0, 300), blobs(2, 2000)) > 0.9
+    assert usefulness.linear_probe(blobs(0, 300, True), blobs(2, 2000, True)) < 0.45
 
 
-def test_probe_is_ridge_regression(monkeypatch):
-    penalty = 0.1
-    monkeypatch.setattr(usefulness, "PENALTIES", [penalty])
-    (x, y), (z, wanted) = blobs(3, 40), blobs(4, 500)
-    centred, targets = x - x.mean(axis=0), np.equal.outer(y, [3, 5, 9]).astype(float)
-    scale = np.mean(np.linalg.eigvalsh(centred.T @ centred))
-    weights = np.linalg.solve(centred.T @ centred + penalty * scale * np.eye(2), centred.T @ targets)
-    guesses = np.array([3, 5, 9])[((z - x.mean(axis=0)) @ weights + targets.mean(axis=0)).argmax(axis=1)]
-    assert usefulness.linear_probe((x, y), (z, wanted), (z, wanted)) == np.mean(guesses == wanted)
+def ridge(x, y, penalty):
+    """Ridge regression with an intercept by the normal equations: a function of points to indicators of 3, 5, 9."""
+    mean, targets = x.mean(axis=0), np.equal.outer(y, [3, 5, 9]).astype(float)
+    weights = np.linalg.solve((x - mean).T @ (x - mean) + penalty * np.eye(x.shape[1]),
+                              (x - mean).T @ (targets - targets.mean(axis=0)))
+    return lambda z: (z - mean) @ weights + targets.mean(axis=0)
 
 
-def test_penalty_is_chosen_by_validation_alone(monkeypatch):
-    monkeypatch.setattr(usefulness, "PENALTIES", [1e-6, 1e6])
-    train, test = blobs(5, 30), blobs(6, 400)
-    own = usefulness.linear_probe(train, test, test)
-    noise = (np.random.default_rng(7).standard_normal([400, 2]), test[1])
-    assert usefulness.linear_probe(train, noise, test) <= own
+@pytest.mark.parametrize("features", [2, 30])
+def test_probe_is_ridge_regression_chosen_by_leaving_images_out(features, monkeypatch):
+    """Every penalty tried on every image with the others alone, with more features than images too."""
+    (x, y), (z, wanted) = blobs(3, 25), blobs(4, 500)
+    rng = np.random.default_rng(0)
+    x, z = (np.hstack([p, rng.standard_normal([len(p), features - 2])]) for p in (x, z))
+    penalties = usefulness.PENALTIES * np.mean(np.linalg.svd(x - x.mean(axis=0), compute_uv=False)**2)
+    others = [np.arange(len(x)) != n for n in range(len(x))]
+    errors = [np.mean([(ridge(x[o], y[o], p)(x[~o]) - np.equal.outer(y[~o], [3, 5, 9]))**2 for o in others])
+              for p in penalties]
+    best = int(np.argmin(errors))
+    assert 0 < best < len(errors) - 1 and np.ptp(errors) > 0.01  # and not the first or the last by chance
+    expected = np.mean(np.array([3, 5, 9])[ridge(x, y, penalties[best])(z).argmax(axis=1)] == wanted)
+    assert usefulness.linear_probe((x, y), (z, wanted)) == expected
+    monkeypatch.setattr(usefulness, "PENALTIES", usefulness.PENALTIES[-1:])
+    assert usefulness.linear_probe((x, y), (z, wanted)) != expected
+
+
+def test_probes_learn_from_disjoint_parts():
+    train, test = blobs(5, 130), blobs(6, 400)
+    expected = [usefulness.linear_probe([a[start:start + 30] for a in train], test) for start in (0, 30, 60, 90)]
+    np.testing.assert_array_equal(usefulness.probe(train, test, 30), expected)
+    assert len(usefulness.probe(train, test, 10)) == usefulness.PROBES and len(usefulness.probe(train, test, 131)) == 0
 
 
 def test_hidden_half_is_the_difference_of_two_marginals():
@@ -56,3 +71,40 @@ def test_rows_are_replaced_not_doubled(tmp_path):
     usefulness.write(path, [row | dict(value=0.75), row | dict(seed=1)])
     found = results.read_table(path)
     assert [(r["seed"], r["setting"], r["value"]) for r in found] == [(0, 100, 0.75), (0, "left", 0.5), (1, 100, 0.5)]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A finished tiny run on images with labels, and mine.npz; unlabelled.npz lacks those of the training set."""
+    folder = tmp_path_factory.mktemp("useful")
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{split}": rng.random([40, 4, 4]) for split in data.SPLITS}
+    np.savez(folder / "unlabelled.npz", **arrays, y_test=rng.integers(0, 3, 40))
+    np.savez(folder / "mine.npz", **arrays, y_train=np.arange(40) % 3, y_test=rng.integers(0, 3, 40))
+    for name in ("mine", "unlabelled"):
+        config = experiment.make_config("SPVAE", str(folder / f"{name}.npz"), "discrete")
+        config.update(dict(hidden_units=3, latent_dim=2, max_batches=1, validate_every=1, batch_size=4, delta=2))
+        config.seed = 4
+        experiment.train(config, folder / name)
+    return folder
+
+
+def test_figures_of_a_run(workdir):
+    rows = usefulness.measure(workdir / "mine", num_samples=20, num_images=10, labels=(10, 25, 100))
+    model, test = experiment.load(workdir / "mine"), experiment.load_data(experiment.load_config(workdir / "mine")).test
+    assert [(row["task"], row["setting"], row["repeats"]) for row in rows] == [
+        *((usefulness.HALF, half, 1) for half in ("left", "right", "top", "bottom")),
+        *((usefulness.PROBE + kind, n, r) for kind in ("embedding", "pixels") for n, r in ((10, 4), (25, 1)))]
+    for row in rows[:4]:
+        for k, value in ((20, row["value"]), (2, row["value_at_tenth"])):
+            assert value == pytest.approx(usefulness.hidden_half(model, test[:10], row["setting"], k)[0], abs=1e-3)
+    assert all(row["seed"] == 4 and 0 <= row["value"] <= 1 for row in rows[4:])
+    lines = usefulness.table_lines(rows + [row | dict(seed=5, value=row["value"] + 0.5) for row in rows])
+    assert lines[0] == ["data, protocol", "task", "setting", "SPVAE"] and len(lines) == 1 + len(rows)
+    assert lines[1][3] == f"{rows[0]['value'] + 0.25:.1f} ± 0.4 (2)"
+    assert lines[-1][2:] == ["25 labels", f"{100 * rows[-1]['value'] + 25:.1f} % ± 35.4 (2)"]
+
+
+def test_images_without_labels_are_refused(workdir):
+    with pytest.raises(InputError, match="unlabelled has no labels"):
+        usefulness.measure(workdir / "unlabelled")
