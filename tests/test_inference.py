@@ -171,7 +171,7 @@ def coloured():
     """Two leaf regions side by side whose VAEs have one colour each: a picture tells which leaves its tree ends in."""
     model = make(poon_domingos(2, 4, 2), (2, 4), "continuous", 0.0, num_sums=3)
     colours = np.array([0.2, 0.8, 0.4, 0.6])
-    for variable in model.decoder.trainable_variables:
+    for variable in model.encoder.trainable_variables + model.decoder.trainable_variables:  # q(z | x) = p(z)
         variable.assign(np.zeros(variable.shape))
     logits = np.tile(np.log(colours / (1 - colours))[:, None, None], [1, 1, 4])
     # an o_2 of 2: precision 5
