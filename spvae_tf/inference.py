@@ -301,7 +301,7 @@ class Queries:
 
     def _filled_mean(self, x, observed, words):
         outputs, weights, leaves = self._proposals(x, observed, words)
-        parts = tf.einsum("eknp,ekn->enp", self.likelihood.mean(outputs), weights)
+        parts = tf.reduce_sum(self.likelihood.mean(outputs) * weights[..., None], axis=1)
         reached, _ = self.spn.posterior(leaves)
         return tf.where(observed, x, self._assemble(parts, self.spn.leaf_nodes(reached)))
 

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from spvae_tf import checkpoint, iwae
 from spvae_tf.errors import InputError
-from spvae_tf.memory import keep_freed_memory
 from spvae_tf.model import make_seed
 
 VALIDATION_BATCH = 200  # images; their samples still fit the cache, and bound the memory
@@ -107,7 +106,6 @@ class Trainer:
     """
 
     def __init__(self, model, dataset, config, workdir):
-        keep_freed_memory()
         self.model, self.config, self.workdir = model, config, Path(workdir)
         self.stream = make_stream(config, len(dataset.train))
         # Adam's defaults of TensorFlow 1, in which epsilon is 1e-8
