@@ -7,6 +7,8 @@ Examples:
     the whole data sets, Table 2's hyper-parameters, early stopping, k = 5,000 on all test images; hours on a laptop.
   python scripts/reproduce_table1.py --preset=checkpoint --datasets=mnist --likelihoods=discrete --models=Conv-VAE
     where Table 1's number belongs to a checkpoint of other sizes than Table 2's: at the checkpoint's sizes.
+  python scripts/reproduce_table1.py --datasets=<path>/mine.npz --cell_of=svhn_cropped
+    images of your own with the sizes of SVHN's cells, not rounded to 1/255, as SVHN's are not.
   python scripts/reproduce_table1.py --preset=grid --datasets=mnist --models=SPVAE --workers=2 --dry_run
     section 4's cross-validation: all its sizes, the best by validation tested with k = 5,000. --dry_run prints the runs
     and an estimate of their time, and runs nothing.
@@ -21,13 +23,15 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # workers share a GP
 import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
-from spvae_tf import experiment, grid, model, tables
+from spvae_tf import experiment, grid, model, paper, tables
 
 _PRESET = flags.DEFINE_enum("preset", "tuned", list(tables.PRESETS), "What to run; see above.")
 _PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(experiment.PROTOCOLS),
                               "paper: as the text says. released: as the authors' code does.")
 _MODELS = flags.DEFINE_list("models", list(model.MODELS), "Models.")
 _DATASETS = flags.DEFINE_list("datasets", None, "Data sets; mnist and cifar10 (mini: their samples) by default.")
+_CELL_OF = flags.DEFINE_enum("cell_of", None, list(paper.DATASETS), "For an .npz of your own: the data set whose cells "
+                             "it takes the sizes and the rounding of; MNIST's when not given.")
 _LIKELIHOODS = flags.DEFINE_list("likelihoods", ["continuous", "discrete"], "continuous, discrete.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' folder; without it downloaded on first use.")
@@ -45,7 +49,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the runs and an estim
 def main():
     configs = tables.table1_configs(
         _PRESET.value, _PROTOCOL.value, _MODELS.value, _DATASETS.value, _LIKELIHOODS.value, _SEEDS.value,
-        grid_name=_GRID.value, data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value,
+        grid_name=_GRID.value, cell_of=_CELL_OF.value, data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value,
         test_samples=_NUM_SAMPLES.value, num_test_images=_NUM_IMAGES.value)
     results_dir = _RESULTS_DIR.value or tables.PRESETS[_PRESET.value].results_dir
     if _DRY_RUN.value:

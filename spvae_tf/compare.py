@@ -20,6 +20,8 @@ FIELDS = ("model", "dataset", "likelihood", "sizes", "hidden_units", "latent_dim
           "paper_test_ll", "compared_with", "difference", "difference_per_pixel", "difference_percent", "val_ll_k5",
           "val_ll_k5_std", "logged_val_ll_k5", "test_ll_k5", "test_ll_k5_std", "logged_test_ll_k5", "verdict", "note")
 LOG, TABLE_1 = "the authors' log, k = 5", "Table 1"
+SUBSET = "svhn_subset"
+TEST_IMAGES = {name: sizes["test"] for name, sizes in data.OFFICIAL_SIZES.items()} | {SUBSET: 1_952}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -57,12 +59,12 @@ def shortcomings(row):
     """What keeps a run from counting as Table 1.
 
     Args:
-      row: of table1.csv, of a whole data set.
+      row: of table1.csv, of a data set of TEST_IMAGES.
 
     Returns:
       list of str, empty for a run that early stopping ended and that was tested with k = 5,000 on the whole test set.
     """
-    found, images = [], data.OFFICIAL_SIZES[row["dataset"]]["test"]
+    found, images = [], TEST_IMAGES[row["dataset"]]
     patience = experiment.PROTOCOLS[row["protocol"]]["patience"] * experiment.make_config().validate_every
     if not math.isfinite(row["test_ll"]):
         found.append(f"test ELBO {row['test_ll']}")
@@ -114,9 +116,17 @@ def _sizes(row, cell):
     return {(cell.hidden_units, cell.latent_dim): "Table 2's", cell.checkpoint: "the checkpoint's"}.get(sizes, "others")
 
 
-def _compare(key, cell, sizes, rows):
+def _counted(rows):
+    """The runs that count, or all where none does; and the names of the others."""
     whole = [row for row in rows if not shortcomings(row)]
-    used = whole or rows
+    if not whole:
+        return rows, "; ".join(sorted({", ".join(shortcomings(row)) for row in rows}))
+    return whole, f"{len(rows) - len(whole)} partial runs left out" if len(whole) < len(rows) else ""
+
+
+def _compare(key, cell, sizes, rows):
+    used, partial = _counted(rows)
+    whole = not shortcomings(used[0])
     ours = {}
     for name in ("test_ll", "val_ll_k5", "test_ll_k5"):
         ours[name], deviation = results.mean_and_deviation([row[name] for row in used])
@@ -133,15 +143,13 @@ def _compare(key, cell, sizes, rows):
         difference=difference, difference_per_pixel=difference / PIXELS[key[1]],
         difference_percent=100 * difference / abs(reference), logged_val_ll_k5=logged_val,
         logged_test_ll_k5=logged_test,
-        verdict="partial" if not whole or sizes == "others" else _verdict([row[name] for row in whole], reference),
-        note="; ".join(_notes(cell, sizes, rows, whole, foreign)))
+        verdict="partial" if not whole or sizes == "others" else _verdict([row[name] for row in used], reference),
+        note="; ".join(_notes(cell, sizes, partial, foreign)))
 
 
-def _notes(cell, sizes, rows, whole, foreign):
-    if not whole:
-        yield from sorted({", ".join(shortcomings(row)) for row in rows})
-    elif len(whole) < len(rows):
-        yield f"{len(rows) - len(whole)} partial runs left out"
+def _notes(cell, sizes, partial, foreign):
+    if partial:
+        yield partial
     if foreign:
         yield "Table 1's number belongs to another checkpoint, H = {}, n_z = {}".format(*cell.checkpoint)
     if sizes == "others":
@@ -272,7 +280,6 @@ def not_run(compared):
 # --- RESULTS.md -------------------------------------------------------------------------------------------------------
 
 PAIRS = (("SPVAE", "VAE"), ("Conv-SPVAE", "Conv-VAE"))
-SUBSET = "svhn_subset"
 
 
 def results_blocks(results_dir):
@@ -287,7 +294,7 @@ def results_blocks(results_dir):
     """
     rows = read_protocols(results_dir)
     compared = {protocol: compare(rows[protocol]) for protocol in rows}
-    blocks = {"margins": markdown(margin_lines(compared)), "svhn subset": markdown(subset_lines(results_dir)),
+    blocks = {"margins": markdown(margin_lines(compared)), "svhn subset": _subset_block(results_dir),
               "table 2": markdown(table2_lines(results.read_table(Path(results_dir) / "table2.csv")))}
     for protocol in rows:
         blocks[f"table 1, {protocol}"] = markdown(table1_lines(compared[protocol]))
@@ -393,21 +400,36 @@ def subset_lines(results_dir):
       results_dir: folder with svhn_subset/`<protocol>`/table1.csv.
 
     Returns:
-      list of lists of str, the first the head.
+      list of lists of str, the first the head; a line for the runs of the same sizes, of which the partial ones do not
+      count where there are others.
     """
     sweep, groups = paper.digitized_sweep(), {}
     for protocol, rows in read_protocols(Path(results_dir) / SUBSET).items():
         for row in rows:
             if row["dataset"] == SUBSET:
-                groups.setdefault((row["likelihood"], row["model"], protocol), []).append(row)
-    lines = [["run", "protocol", "training images", "test, k = 5 (runs)", "test, k = 5000 (runs)",
-              "authors, SVHN at 5 %, k = 5", "at 6 %"]]
-    for (likelihood, model, protocol), group in sorted(groups.items()):
-        curve = sweep.get((model, "svhn_cropped", likelihood), {})
-        lines.append([_cell_name(group[0]), protocol, ", ".join(sorted({str(row["num_train"]) for row in group})),
-                      *(_spread(*results.mean_and_deviation([row[name] for row in group]), len(group))
-                        for name in ("test_ll_k5", "test_ll")), *(_number(curve.get(at)) for at in (0.05, 0.06))])
+                key = row["likelihood"], row["model"], protocol, row["hidden_units"], row["latent_dim"]
+                groups.setdefault(key, []).append(row)
+    lines = [["run", "H, n_z", "protocol", "training images", "test, k = 5 (runs)", "test, k = 5000 (runs)",
+              "authors, SVHN at 5 %, k = 5", "at 6 %", "note"]]
+    for (likelihood, model, protocol, *sizes), group in sorted(groups.items()):
+        curve, (used, partial) = sweep.get((model, "svhn_cropped", likelihood), {}), _counted(group)
+        lines.append([_cell_name(used[0]), "{}, {}".format(*sizes), protocol,
+                      ", ".join(sorted({str(row["num_train"]) for row in used})),
+                      *(_spread(*results.mean_and_deviation([row[name] for row in used]), len(used))
+                        for name in ("test_ll_k5", "test_ll")), *(_number(curve.get(at)) for at in (0.05, 0.06)),
+                      partial if not shortcomings(used[0]) else f"partial ({partial})"])
     return lines
+
+
+def _subset_block(results_dir):
+    """The table of the SVHN subset, or the command that would run it."""
+    lines = subset_lines(results_dir)
+    return markdown(lines) if len(lines) > 1 else "\n".join([markdown(lines), "", "```bash", SUBSET_COMMAND, "```"])
+
+
+SUBSET_COMMAND = (
+    f"bash scripts/reproduce_table1.sh --preset=tuned --protocol=released --datasets=<path>/{SUBSET}.npz "
+    f"--cell_of=svhn_cropped --models=SPVAE,VAE --results_dir=results/{SUBSET}")
 
 
 def _not_run_block(compared, protocol):

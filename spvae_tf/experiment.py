@@ -32,26 +32,30 @@ PROTOCOLS = {
 STREAMS = ("epochs", "restarted")
 
 
-def make_config(model="SPVAE", dataset="mnist", likelihood="continuous"):
+def make_config(model="SPVAE", dataset="mnist", likelihood="continuous", cell_of=None):
     """The configuration of one cell of Table 1, with Table 2's hyper-parameters.
 
     Args:
       model: one of MODELS, in any capitals.
       dataset: one of data.DATASETS or the path of an .npz.
       likelihood: "continuous" or "discrete".
+      cell_of: of an .npz, the data set of paper.DATASETS whose sizes and rounding it takes; None is MNIST's.
 
     Returns:
       ml_collections.ConfigDict; what is a placeholder follows from the protocol or the data (`resolve`).
 
     Raises:
-      InputError: for a name that does not exist.
+      InputError: for a name that does not exist, or cell_of beside a data set that has cells of its own.
     """
     model = canonical_name(model)
     get_likelihood(likelihood)
     check_dataset_name(dataset)
-    cell = paper.cell(model, dataset, likelihood) or paper.cell(model, "mnist", likelihood)
+    if cell_of is not None and (cell_of not in paper.DATASETS or dataset in DATASETS):
+        raise InputError(f"cell_of is {cell_of!r} for dataset {dataset!r}; it must be one of "
+                         f"{', '.join(paper.DATASETS)}, for an .npz")
+    cell = paper.cell(model, cell_of or dataset, likelihood) or paper.cell(model, "mnist", likelihood)
     optional = ml_collections.config_dict.placeholder
-    return ml_collections.ConfigDict(dict(
+    config = ml_collections.ConfigDict(dict(
         model=model, dataset=dataset, likelihood=likelihood, protocol="paper", preset="single",
         hidden_units=cell.hidden_units, latent_dim=cell.latent_dim,
         delta=optional(int), graph=optional(str), num_sums=2, num_components=2,
@@ -59,6 +63,9 @@ def make_config(model="SPVAE", dataset="mnist", likelihood="continuous"):
         batch_size=128, train_samples=5, validate_every=128, max_batches=optional(int),
         learning_rate=optional(float), patience=optional(int), stream=optional(str), shuffle_buffer=1000,
         test_samples=5000, num_test_images=optional(int)))
+    if cell_of == "svhn_cropped":
+        config.round_pixels = False  # as the authors leave SVHN's
+    return config
 
 
 def check_dataset_name(dataset):

@@ -171,7 +171,7 @@ def _attempt(task, results_dir, loaded, on_validation=None):
     """The record of a run, or a Failure. `loaded` holds the last data set: CIFAR-10 takes 250 MB."""
     config = task.config
     try:
-        key = (config.dataset, config.likelihood, config.train_fraction, config.data_seed)
+        key = (config.dataset, config.likelihood, config.train_fraction, config.data_seed, config.round_pixels)
         if key not in loaded:
             loaded.clear()
             loaded[key] = experiment.load_data(config)

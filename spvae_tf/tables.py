@@ -98,7 +98,8 @@ def _grid(title, cells, datasets):
 
 # --- Table 1 ----------------------------------------------------------------------------------------------------------
 
-def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_name="paper", **overrides):
+def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_name="paper", cell_of=None,
+                   **overrides):
     """The configurations of Table 1's runs, cheapest models first.
 
     Args:
@@ -110,6 +111,7 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_
       likelihoods: names.
       seeds: integers, or their decimal text.
       grid_name: a key of grid.GRIDS, for "grid".
+      cell_of: of a user's own images, the data set whose cells they take the sizes of (experiment.make_config).
       **overrides: fields of the configuration, train_fraction for one; None leaves a field alone.
 
     Returns:
@@ -122,7 +124,7 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_
     for name in (canonical_name(m) for m in models):
         for dataset in datasets or settings.datasets:
             for likelihood in likelihoods:
-                config = experiment.make_config(name, dataset, likelihood)
+                config = experiment.make_config(name, dataset, likelihood, cell_of)
                 config.protocol, config.preset = protocol, preset
                 config.test_samples, config.num_test_images = settings.test_samples, settings.num_test_images
                 if settings.max_batches:
@@ -130,7 +132,7 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_
                 config.update({key: value for key, value in overrides.items() if value is not None})
                 for seed in seeds:
                     config.seed = _seed(seed)
-                    configs += map(experiment.resolve, _sized(config, preset, grid_name))
+                    configs += map(experiment.resolve, _sized(config, preset, grid_name, cell_of))
     if not configs:
         raise InputError("there is nothing to run; --models, --datasets, --likelihoods and --seeds must not be empty"
                          + (", and hold a cell that has a checkpoint of its own" if preset == "checkpoint" else ""))
@@ -138,12 +140,12 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_
     return sorted(configs, key=lambda c: order[c.model])
 
 
-def _sized(config, preset, grid_name):
+def _sized(config, preset, grid_name, cell_of):
     """A cell's configuration at each of the preset's sizes."""
     if preset == "grid":
         return grid.points(config, grid_name)
     if preset == "checkpoint":
-        cell = paper.PAPER.get((config.model, config.dataset, config.likelihood))
+        cell = paper.PAPER.get((config.model, cell_of or config.dataset, config.likelihood))
         if not cell or not cell.checkpoint:
             return []
         config.hidden_units, config.latent_dim = cell.checkpoint

@@ -230,13 +230,26 @@ def test_margins_of_the_paper_and_ours():
 
 
 def test_subset_stands_beside_the_sweep_at_a_twentieth(tmp_path):
-    rows = [make_row(dataset="svhn_subset", preset="tuned", num_train=3433, test_ll_k5=t, test_ll=t + 10, seed=n)
-            for n, t in enumerate((1500.0, 1520.0))]
-    folder = tmp_path / "svhn_subset" / "released"
-    results.write_table(folder / "table1.csv", rows)
-    head, line = compare.subset_lines(tmp_path)
-    assert line == ["SPVAE, svhn_subset, continuous", "released", "3433", "1510.0 ± 14.1 (2)", "1520.0 ± 14.1 (2)",
-                    "1707.8", "1704.4"]
+    def subset_row(seed, test_ll_k5, **changes):
+        return make_row(dataset="svhn_subset", num_train=3433, num_test_images=1952, hidden_units=32, latent_dim=25,
+                        seed=seed, test_ll_k5=test_ll_k5, test_ll=test_ll_k5 + 10) | changes
+
+    rows = [subset_row(0, 1500.0), subset_row(1, 1520.0), subset_row(2, 0.0, num_samples=10),
+            subset_row(3, 0.0, batches=4001), subset_row(0, 100.0, hidden_units=8),
+            subset_row(0, 200.0, latent_dim=5, num_samples=10, num_test_images=100)]
+    results.write_table(tmp_path / "svhn_subset" / "released" / "table1.csv", rows)
+    head, narrower, few_codes, whole = compare.subset_lines(tmp_path)
+    assert whole == ["SPVAE, svhn_subset, continuous", "32, 25", "released", "3433", "1510.0 ± 14.1 (2)",
+                     "1520.0 ± 14.1 (2)", "1707.8", "1704.4", "2 partial runs left out"]
+    assert narrower[1] == "8, 25" and narrower[4:6] == ["100.0 (1)", "110.0 (1)"] and narrower[-1] == ""
+    assert few_codes[1] == "32, 5" and few_codes[-1] == "partial (k = 10, 100 of 1952 test images)"
+
+
+def test_command_of_the_subset_stands_where_nothing_has_been_run(tmp_path):
+    command = ("bash scripts/reproduce_table1.sh --preset=tuned --protocol=released "
+               "--datasets=<path>/svhn_subset.npz --cell_of=svhn_cropped --models=SPVAE,VAE "
+               "--results_dir=results/svhn_subset")
+    assert command in compare._subset_block(tmp_path).splitlines()
 
 
 def test_digitized_sweep():

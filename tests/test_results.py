@@ -334,6 +334,23 @@ def test_sizes_follow_table_2(name, model):
         assert (config.model, config.hidden_units, config.latent_dim) == (model, cell.hidden_units, cell.latent_dim)
 
 
+def test_own_images_take_the_sizes_and_the_rounding_of_a_cell():
+    for preset, sizes in (("tuned", (32, 50)), ("checkpoint", (100, 50))):
+        config, = tables.table1_configs(preset, "released", ["SPVAE"], ["a/mine.npz"], ["discrete"], [0],
+                                        cell_of="svhn_cropped")
+        assert (config.hidden_units, config.latent_dim, config.round_pixels) == (*sizes, False)
+        assert config.dataset == "a/mine.npz" and "round_pixels=false" in experiment.run_name(config)
+    config = experiment.make_config("VAE", "mine.npz", "continuous", cell_of="cifar10")
+    assert (config.hidden_units, config.latent_dim, config.round_pixels) == (300, 50, None)
+
+
+@pytest.mark.parametrize("dataset, cell_of", [("mnist", "svhn_cropped"), ("mnist_sample", "mnist"),
+                                              ("mine.npz", "mnist_sample"), ("mine.npz", "other.npz")])
+def test_cell_of_is_for_own_images(dataset, cell_of):
+    with pytest.raises(InputError, match=f"^cell_of is '{cell_of}' for dataset '{dataset}'"):
+        experiment.make_config("VAE", dataset, cell_of=cell_of)
+
+
 BAD_VALUES = ([(key, value) for value in (0, -1) for key in (
     "hidden_units", "latent_dim", "num_sums", "num_components", "batch_size", "train_samples", "validate_every",
     "patience", "shuffle_buffer", "test_samples", "delta", "max_batches", "num_test_images")]
