@@ -38,9 +38,17 @@ def read(folder):
     Raises:
       InputError: when there is no such folder, no finished run in it, or its table is damaged.
     """
-    path = Path(folder) / "table1.csv"
     if not Path(folder).is_dir():
         raise InputError(f"there is no folder {folder}")
+    rows = _rows_of(folder)
+    if not rows:
+        raise InputError(f"{folder} holds no finished runs of Table 1")
+    return [row for row in rows if row["test_ll"] is not None]
+
+
+def _rows_of(folder):
+    """The checked rows of table1.csv; none before a first run has ended."""
+    path = Path(folder) / "table1.csv"
     try:
         rows = results.read_table(path) if path.exists() else []
     except (ValueError, csv.Error) as error:
@@ -50,9 +58,7 @@ def read(folder):
                  or f not in results.TEXT_FIELDS and not isinstance(row[f], (int, float, type(None)))]
         if wrong:
             raise InputError(f"{path} is damaged: {wrong[0]} is {row.get(wrong[0])!r}")
-    if not rows:
-        raise InputError(f"{folder} holds no finished runs of Table 1")
-    return [row for row in rows if row["test_ll"] is not None]
+    return rows
 
 
 def shortcomings(row):
@@ -313,8 +319,8 @@ def read_protocols(results_dir):
     Returns:
       dict protocol -> rows of `read`.
     """
-    folders = {protocol: Path(results_dir) / protocol for protocol in experiment.PROTOCOLS}
-    return {protocol: read(folder) if (folder / "table1.csv").exists() else [] for protocol, folder in folders.items()}
+    return {protocol: [row for row in _rows_of(Path(results_dir) / protocol) if row["test_ll"] is not None]
+            for protocol in experiment.PROTOCOLS}
 
 
 def fill(text, blocks):

@@ -201,6 +201,14 @@ def test_results_page_is_up_to_date():
     assert page == compare.fill(page, compare.results_blocks(ROOT / "results")), "run python scripts/make_results.py"
 
 
+def test_table_without_a_row_has_not_been_run(tmp_path):
+    """As it is while a first run goes on."""
+    results.write_table(tmp_path / "released" / "table1.csv", [])
+    assert compare.read_protocols(tmp_path) == {"paper": [], "released": []}
+    with pytest.raises(InputError, match="holds no finished runs"):
+        compare.read(tmp_path / "released")
+
+
 def test_blocks_are_replaced_and_nothing_else():
     text = "a\n<!-- begin: one -->\nold\n<!-- end: one -->\nb\n<!-- begin: two -->\n<!-- end: two -->\n"
     filled = compare.fill(text, {"one": "1", "two": r"\2"})
