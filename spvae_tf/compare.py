@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib.figure
 
-from spvae_tf import data, experiment, figures, grid, paper, results
+from spvae_tf import data, experiment, figures, grid, paper, results, sweep
 from spvae_tf.errors import InputError
 
 TEST_SAMPLES = 5000  # Table 1's k
@@ -40,21 +40,20 @@ def read(folder):
     """
     if not Path(folder).is_dir():
         raise InputError(f"there is no folder {folder}")
-    rows = _rows_of(folder)
+    rows = _rows_of(Path(folder) / "table1.csv", results.FIELDS)
     if not rows:
         raise InputError(f"{folder} holds no finished runs of Table 1")
     return [row for row in rows if row["test_ll"] is not None]
 
 
-def _rows_of(folder):
-    """The checked rows of table1.csv; none before a first run has ended."""
-    path = Path(folder) / "table1.csv"
+def _rows_of(path, fields):
+    """The checked rows of a CSV; none before a first run has ended."""
     try:
         rows = results.read_table(path) if path.exists() else []
     except (ValueError, csv.Error) as error:
         raise InputError(f"{path} is damaged ({error})") from error
     for row in rows:
-        wrong = [f for f in results.FIELDS if f not in row
+        wrong = [f for f in fields if f not in row
                  or f not in results.TEXT_FIELDS and not isinstance(row[f], (int, float, type(None)))]
         if wrong:
             raise InputError(f"{path} is damaged: {wrong[0]} is {row.get(wrong[0])!r}")
@@ -71,16 +70,21 @@ def shortcomings(row):
       list of str, empty for a run that early stopping ended and that was tested with k = 5,000 on the whole test set.
     """
     found, images = [], TEST_IMAGES[row["dataset"]]
-    patience = experiment.PROTOCOLS[row["protocol"]]["patience"] * experiment.make_config().validate_every
     if not math.isfinite(row["test_ll"]):
         found.append(f"test ELBO {row['test_ll']}")
     if row["num_samples"] != TEST_SAMPLES:
         found.append(f"k = {row['num_samples']}")
     if row["num_test_images"] != images:
         found.append(f"{row['num_test_images']} of {images} test images")
-    if row["batches"] - row["best_batch"] < patience:
+    if _cut_off(row):
         found.append(f"cut off after {row['batches']} batches")
     return found
+
+
+def _cut_off(row):
+    """Whether something else than early stopping ended a run."""
+    patience = experiment.PROTOCOLS[row["protocol"]]["patience"] * experiment.make_config().validate_every
+    return row["batches"] - row["best_batch"] < patience
 
 
 # --- comparing --------------------------------------------------------------------------------------------------------
@@ -292,8 +296,8 @@ def results_blocks(results_dir):
     """Every figure of RESULTS.md, recomputed from the CSVs.
 
     Args:
-      results_dir: folder with `<protocol>/table1.csv`, table2.csv and svhn_subset/`<protocol>`/table1.csv; what is not
-        there has not been run.
+      results_dir: folder with `<protocol>/table1.csv`, `<protocol>/low_data_sweep.csv`, table2.csv and
+        svhn_subset/`<protocol>`/table1.csv; what is not there has not been run.
 
     Returns:
       dict name of a block -> its Markdown.
@@ -305,6 +309,7 @@ def results_blocks(results_dir):
     for protocol in rows:
         blocks[f"table 1, {protocol}"] = markdown(table1_lines(compared[protocol]))
         blocks[f"validation, {protocol}"] = markdown(validation_lines(compared[protocol]))
+        blocks[f"less data, {protocol}"] = markdown(sweep_lines(Path(results_dir) / protocol))
         blocks[f"cost, {protocol}"] = markdown(cost_lines(rows[protocol]))
         blocks[f"not run, {protocol}"] = _not_run_block(compared[protocol], protocol)
     return blocks
@@ -319,8 +324,8 @@ def read_protocols(results_dir):
     Returns:
       dict protocol -> rows of `read`.
     """
-    return {protocol: [row for row in _rows_of(Path(results_dir) / protocol) if row["test_ll"] is not None]
-            for protocol in experiment.PROTOCOLS}
+    return {protocol: [row for row in _rows_of(Path(results_dir) / protocol / "table1.csv", results.FIELDS)
+                       if row["test_ll"] is not None] for protocol in experiment.PROTOCOLS}
 
 
 def fill(text, blocks):
@@ -424,6 +429,30 @@ def subset_lines(results_dir):
                       *(_spread(*results.mean_and_deviation([row[name] for row in used]), len(used))
                         for name in ("test_ll_k5", "test_ll")), *(_number(curve.get(at)) for at in (0.05, 0.06)),
                       partial if not shortcomings(used[0]) else f"partial ({partial})"])
+    return lines
+
+
+def sweep_lines(folder):
+    """Figure 2 as a table: the test ELBO (k = 5) on the whole training set, and what a part of it costs.
+
+    Args:
+      folder: `<results_dir>/<protocol>`, with low_data_sweep.csv.
+
+    Returns:
+      list of lists of str, the first the head; a line for each model whose runs early stopping ended, nats per image,
+      paired by seed, in brackets the runs.
+    """
+    rows = [row for row in _rows_of(sweep.path_of(folder), sweep.FIELDS)
+            if row["dataset"] in paper.DATASETS and not _cut_off(row)]
+    fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
+    lines = [["model", "likelihood", "data set", "sizes", *map(figures.per_cent, fractions)]]
+    for preset, sizes in (("tuned", "Table 2's"), ("grid", "by validation")):
+        for (dataset, likelihood, model), lost in sweep.losses([r for r in rows if r["preset"] == preset]).items():
+            lines.append([model, likelihood, dataset, sizes])
+            for fraction in fractions:
+                values = lost.get(fraction)
+                lines[-1].append(_spread(*results.mean_and_deviation(values), len(values), "+" if fraction < 1 else "")
+                                 if values else "—")
     return lines
 
 

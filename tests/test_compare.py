@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spvae_tf import compare, paper, results, tables
+from spvae_tf import compare, paper, results, sweep, tables
 from spvae_tf.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -258,6 +258,23 @@ def test_command_of_the_subset_stands_where_nothing_has_been_run(tmp_path):
                "--datasets=<path>/svhn_subset.npz --cell_of=svhn_cropped --models=SPVAE,VAE "
                "--results_dir=results/svhn_subset")
     assert command in compare._subset_block(tmp_path).splitlines()
+
+
+def test_nats_lost_with_less_data_are_paired_by_seed(tmp_path):
+    def swept(fraction, seed, test_ll_k5, model="SPVAE", **changes):
+        return make_row(model, seed=seed, test_ll_k5=test_ll_k5, train_fraction=fraction) | changes
+
+    rows = [swept(1.0, 0, 2800.0), swept(1.0, 1, 2700.0), swept(0.1, 0, 2750.0), swept(0.1, 1, 2630.0),
+            swept(0.1, 2, 9.0), swept(0.005, 0, 2000.0), swept(0.005, 1, 0.0, batches=4001),  # one cut off
+            swept(1.0, 0, 2500.0, "VAE"), swept(0.1, 0, 2000.0, "VAE", preset="grid"),
+            swept(1.0, 0, 0.0, dataset="mnist_sample")]
+    assert compare.sweep_lines(tmp_path / "paper") == [["model", "likelihood", "data set", "sizes"]]
+    results.write_table(sweep.path_of(tmp_path / "paper"), rows, sweep.FIELDS)
+    assert compare.sweep_lines(tmp_path / "paper") == [
+        ["model", "likelihood", "data set", "sizes", "100 %", "10 %", "0.5 %"],
+        ["SPVAE", "continuous", "mnist", "Table 2's", "2750.0 ± 70.7 (2)", "-60.0 ± 14.1 (2)", "-800.0 (1)"],
+        ["VAE", "continuous", "mnist", "Table 2's", "2500.0 (1)", "—", "—"],
+        ["VAE", "continuous", "mnist", "by validation", "—", "—", "—"]]
 
 
 def test_digitized_sweep():
