@@ -265,9 +265,10 @@ def recorded_config(record):
 
 
 def _claim(workdir, config, dataset):
-    """Writes the run's configuration, or refuses a folder in which another run has begun."""
+    """Writes the run's configuration and what it begins with, or refuses a folder in which another run has begun."""
     path = Path(workdir) / checkpoint.CONFIG
     wanted = config.to_dict() | {"image_shape": list(dataset.image_shape), "num_train": len(dataset.train)}
+    begun_with = dict(device=device(), versions=versions(), commit=commit())
     if path.exists():
         found = _read_config(workdir)
         differing = [key for key in wanted if key not in FREE and found[key] != wanted[key]]
@@ -275,7 +276,9 @@ def _claim(workdir, config, dataset):
             key = "protocol" if "protocol" in differing else differing[0]
             raise InputError(f"{workdir} holds a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
                              "choose another --workdir or delete it")
-    checkpoint.write_text(path, json.dumps(wanted, indent=1) + "\n")
+        if (Path(workdir) / checkpoint.CHECKPOINT).exists():  # else it begins anew
+            begun_with |= {key: found[key] for key in begun_with if key in found}
+    checkpoint.write_text(path, json.dumps(wanted | begun_with, indent=1) + "\n")
 
 
 def _read_config(workdir):
@@ -293,7 +296,8 @@ def _read_config(workdir):
 
 
 def load_config(workdir):
-    """The configuration of the run in a folder, with `image_shape` and `num_train` besides.
+    """The configuration of the run in a folder, with `image_shape`, `num_train` and what it began with: `device`,
+    `versions`, `commit`.
 
     Args:
       workdir: folder of a run.
@@ -431,15 +435,16 @@ def _workdir(config, results_dir):
 
 def _write(config, results_dir, found):
     """Writes the record of a run, and its learning curve."""
-    folder, name = Path(results_dir) / config.protocol, run_name(config)
-    cell, dataset = paper.cell(config.model, config.dataset, config.likelihood), config.dataset
+    folder, name, workdir = Path(results_dir) / config.protocol, run_name(config), _workdir(config, results_dir)
+    begun, dataset = load_config(workdir), config.dataset
+    cell = paper.cell(config.model, dataset, config.likelihood)
     named = dict(
         model=config.model, dataset=dataset if dataset in DATASETS else Path(dataset).stem,
         likelihood=config.likelihood, protocol=config.protocol, preset=config.preset, seed=config.seed,
         hidden_units=config.hidden_units, latent_dim=config.latent_dim, paper_test_ll=cell.test_ll if cell else None,
-        device=device(), versions=versions(), commit=commit())
+        device=begun.device, versions=begun.versions, commit=begun.commit)
     record = {key: (named | found).get(key) for key in results.FIELDS} | {"config": _recorded(config)}
-    log = (_workdir(config, results_dir) / "log.csv").read_text(encoding="utf-8")
+    log = (workdir / "log.csv").read_text(encoding="utf-8")
     checkpoint.write_text(folder / "curves" / f"{name}.csv", log)
     results.write_record(folder, name, record)
     return record

@@ -509,6 +509,18 @@ def test_resumed_run_writes_exactly_one_row(tmp_path, finished, monkeypatch):
         k: v for k, v in finished[1].items() if k not in uncertain}
 
 
+def test_record_names_what_the_training_began_with(tmp_path, monkeypatch):
+    """A run that is tested later, by other code on another machine, was trained where it was."""
+    began = dict(device="slow", versions="old", commit="0000000000")
+    for key, value in began.items():
+        monkeypatch.setattr(experiment, key, lambda value=value: value)
+    experiment.run(make_config(), tmp_path, make_dataset(), test=False)
+    for key in began:
+        monkeypatch.setattr(experiment, key, lambda: "new")
+    record = experiment.run(make_config(), tmp_path, make_dataset())
+    assert record["test_ll"] is not None and {key: record[key] for key in began} == began
+
+
 def test_run_with_a_damaged_record_is_repeated(tmp_path):
     first = experiment.run(make_config(max_batches=2), tmp_path, make_dataset())
     path = tmp_path / "paper" / "records" / f"{name_of(make_config())}.json"
