@@ -127,11 +127,12 @@ def _sizes(row, cell):
 
 
 def _counted(rows):
-    """The runs that count, or all where none does; and the names of the others."""
+    """The runs that count, each seed once, or all where none does; and what keeps the others from it."""
     whole = [row for row in rows if not shortcomings(row)]
     if not whole:
         return rows, "; ".join(sorted({", ".join(shortcomings(row)) for row in rows}))
-    return whole, f"{len(rows) - len(whole)} partial runs left out" if len(whole) < len(rows) else ""
+    once = {(row["hidden_units"], row["latent_dim"], row["seed"]): row for row in whole}
+    return list(once.values()), f"{len(rows) - len(whole)} partial runs left out" if len(whole) < len(rows) else ""
 
 
 def _compare(key, cell, sizes, rows):

@@ -121,9 +121,10 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_
       InputError: for a name or a seed that does not exist.
     """
     settings, configs = PRESETS[preset], []
-    for name in (canonical_name(m) for m in models):
-        for dataset in datasets or settings.datasets:
-            for likelihood in likelihoods:
+    models, seeds = (dict.fromkeys(map(check, words)) for check, words in ((canonical_name, models), (_seed, seeds)))
+    for name in models:  # each word once, however it is written
+        for dataset in dict.fromkeys(datasets or settings.datasets):
+            for likelihood in dict.fromkeys(likelihoods):
                 config = experiment.make_config(name, dataset, likelihood, cell_of)
                 config.protocol, config.preset = protocol, preset
                 config.test_samples, config.num_test_images = settings.test_samples, settings.num_test_images
@@ -131,7 +132,7 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_
                     config.max_batches = settings.max_batches["conv" in MODELS[name][1]]
                 config.update({key: value for key, value in overrides.items() if value is not None})
                 for seed in seeds:
-                    config.seed = _seed(seed)
+                    config.seed = seed
                     configs += map(experiment.resolve, _sized(config, preset, grid_name, cell_of))
     if not configs:
         raise InputError("there is nothing to run; --models, --datasets, --likelihoods and --seeds must not be empty"

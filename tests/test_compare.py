@@ -135,6 +135,13 @@ def test_cross_validated_runs_have_a_row_of_their_own():
         "agrees", 2, 2820, None, 25)
 
 
+def test_a_seed_counts_once():
+    """Table 2's sizes may have been run for another preset too."""
+    rows = [make_row(seed=0), make_row(seed=0, preset="single"), make_row(seed=1, test_ll=2829.0)]
+    found, = cells_of(*rows).values()
+    assert (found["runs"], found["test_ll"]) == (2, 2824) and found["test_ll_std"] == pytest.approx(math.sqrt(50))
+
+
 def test_other_sizes_do_not_count():
     assert verdict(make_row(hidden_units=7)) == "partial"
 

@@ -480,6 +480,12 @@ def test_nothing_to_run_is_refused(empty):
             tables.table1_configs("mini", "paper", **lists)
 
 
+def test_what_is_named_twice_is_run_once():
+    configs = tables.table1_configs("tuned", "paper", ["VAE", "vae"], ["mnist", "mnist"], ["discrete", "discrete"],
+                                    ["0", "1", "00"])
+    assert [(c.model, c.seed) for c in configs] == [("VAE", 0), ("VAE", 1)]
+
+
 def test_the_paper_number_of_another_model_says_so():
     text = tables.format_table1([make_record(model="Conv-VAE", likelihood="discrete", paper_test_ll=-2099)])
     assert "belongs to another model: H = 64, n_z = 100" in text
