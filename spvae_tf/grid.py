@@ -109,7 +109,7 @@ class CrossValidation:
 
 
 def cross_validations(configs):
-    """Sorts the points of grids by what they have in common.
+    """Sorts the points of grids by what they have in common, but for how far they are trained and tested.
 
     Args:
       configs: resolved configurations; those of other presets than "grid" are left out.
@@ -120,7 +120,8 @@ def cross_validations(configs):
     groups = {}
     for config in configs:
         if config.preset == "grid":
-            common = tuple((k, v) for k, v in sorted(config.items()) if k not in ("hidden_units", "latent_dim"))
+            free = ("hidden_units", "latent_dim", *experiment.FREE)
+            common = tuple((key, value) for key, value in sorted(config.items()) if key not in free)
             groups.setdefault(common, []).append(config)
     return [CrossValidation(points) for points in groups.values()]
 

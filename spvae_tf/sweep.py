@@ -177,7 +177,7 @@ def write_sweep(folder):
                 rows.append(record)
     for validation in grid.cross_validations(points):
         whole = grid.CrossValidation(grid.points(validation.points[0]))
-        if whole.is_over(records) and (winner := validation.winner(records)):
+        if whole.is_over(records) and (winner := whole.winner(records)):
             rows.append(records[experiment.run_name(winner)])
     swept = {model_of(row) for row in rows if row["train_fraction"] < 1}
     results.write_table(path_of(folder), [row for row in rows if model_of(row) in swept], FIELDS)

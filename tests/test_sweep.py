@@ -204,6 +204,17 @@ def test_of_a_grid_the_winner_by_validation_has_a_row(tmp_path):
     assert {r["train_fraction"]: (r["hidden_units"], r["latent_dim"]) for r in rows_of(tmp_path)} == wanted
 
 
+def test_a_larger_k_of_some_points_makes_no_second_row(tmp_path):
+    configs = write_points(tmp_path, 0.1, lambda config: -float(config.hidden_units))
+    for config in configs[:4]:
+        name = experiment.run_name(config)
+        record = results.read_record(tmp_path / "paper", name)
+        record["config"] |= dict(test_samples=7, max_batches=900)
+        results.write_record(tmp_path / "paper", name, record)
+    sweep.write_sweep(tmp_path / "paper")
+    assert [(r["hidden_units"], r["latent_dim"]) for r in rows_of(tmp_path)] == [(8, 1)]
+
+
 def test_a_grid_that_is_not_over_has_no_winner(tmp_path):
     configs = write_points(tmp_path, 0.1, lambda config: -1.0)
     (tmp_path / "paper" / "records" / f"{experiment.run_name(configs[3])}.json").unlink()
