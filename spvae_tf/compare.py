@@ -3,7 +3,6 @@
 Everything here is a function of the CSVs that the runs left; log-likelihoods are nats per image.
 """
 
-import csv
 import math
 import re
 from pathlib import Path
@@ -40,24 +39,10 @@ def read(folder):
     """
     if not Path(folder).is_dir():
         raise InputError(f"there is no folder {folder}")
-    rows = _rows_of(Path(folder) / "table1.csv", results.FIELDS)
+    rows = experiment.read_rows(Path(folder) / "table1.csv")
     if not rows:
         raise InputError(f"{folder} holds no finished runs of Table 1")
     return [row for row in rows if row["test_ll"] is not None]
-
-
-def _rows_of(path, fields):
-    """The checked rows of a CSV; none before a first run has ended."""
-    try:
-        rows = results.read_table(path) if path.exists() else []
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{path} is damaged ({error})") from error
-    for row in rows:
-        wrong = [f for f in fields if f not in row
-                 or f not in results.TEXT_FIELDS and not isinstance(row[f], (int, float, type(None)))]
-        if wrong:
-            raise InputError(f"{path} is damaged: {wrong[0]} is {row.get(wrong[0])!r}")
-    return rows
 
 
 def shortcomings(row):
@@ -325,7 +310,7 @@ def read_protocols(results_dir):
     Returns:
       dict protocol -> rows of `read`.
     """
-    return {protocol: [row for row in _rows_of(Path(results_dir) / protocol / "table1.csv", results.FIELDS)
+    return {protocol: [row for row in experiment.read_rows(Path(results_dir) / protocol / "table1.csv")
                        if row["test_ll"] is not None] for protocol in experiment.PROTOCOLS}
 
 
@@ -443,7 +428,7 @@ def sweep_lines(folder):
       list of lists of str, the first the head; a line for each model whose runs early stopping ended, nats per image,
       paired by seed, in brackets the runs.
     """
-    rows = [row for row in _rows_of(sweep.path_of(folder), sweep.FIELDS)
+    rows = [row for row in experiment.read_rows(sweep.path_of(folder), sweep.FIELDS)
             if row["dataset"] in paper.DATASETS and not _cut_off(row)]
     fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
     lines = [["model", "likelihood", "data set", "sizes", *map(figures.per_cent, fractions)]]

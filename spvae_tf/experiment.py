@@ -264,6 +264,66 @@ def recorded_config(record):
     return ml_collections.ConfigDict(_recorded(make_config()) | record["config"])
 
 
+def check_row(row, fields=results.FIELDS):
+    """Refuses what is no row of a table of runs.
+
+    Args:
+      row: dict.
+      fields: that it must have.
+
+    Raises:
+      InputError: naming the first field that is wrong.
+    """
+    for field in fields:
+        kinds = (str,) if field in results.TEXT_FIELDS else (int, float)
+        optional = field in row and row[field] is None and field in results.OPTIONAL_FIELDS
+        if type(row.get(field)) not in kinds and not optional:
+            raise InputError(f"{field} is {row.get(field)!r}")
+    for field, allowed in (("model", results.MODEL_ORDER), ("protocol", PROTOCOLS)):
+        if row[field] not in allowed:
+            raise InputError(f"{field} is {row[field]!r}; it must be one of {', '.join(allowed)}")
+    if row["test_ll"] is not None and None in (row[field] for field in results.TEST_FIELDS):
+        raise InputError("only a part of the test is there")
+
+
+def check_record(record):
+    """Refuses a record that is no row, or whose configuration is none or another run's.
+
+    Args:
+      record: dict with the keys results.FIELDS and `config`.
+
+    Raises:
+      InputError: naming what is wrong.
+    """
+    check_row(record)
+    resolve(recorded_config(record))
+    for key in ("model", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim"):
+        if record["config"].get(key, record[key]) != record[key]:
+            raise InputError(f"{key} is {record[key]!r}, but {record['config'][key]!r} in config")
+
+
+def read_rows(path, fields=results.FIELDS):
+    """The rows of a table of runs, checked.
+
+    Args:
+      path: of the CSV.
+      fields: that each must have.
+
+    Returns:
+      list of dicts; none before a first run has ended.
+
+    Raises:
+      InputError: when the table is damaged.
+    """
+    rows = results.read_table(path) if Path(path).exists() else []
+    for row in rows:
+        try:
+            check_row(row, fields)
+        except InputError as error:
+            raise InputError(f"{path} is damaged ({error})") from error
+    return rows
+
+
 def _claim(workdir, config, dataset):
     """Writes the run's configuration and what it begins with, or refuses a folder in which another run has begun."""
     path = Path(workdir) / checkpoint.CONFIG

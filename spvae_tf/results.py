@@ -19,6 +19,8 @@ FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "seed", "hidde
           "test_ll_stderr", "num_samples", "num_test_images", "paper_test_ll", "device", "versions", "commit")
 
 TEXT_FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "device", "versions", "commit")
+TEST_FIELDS = ("test_ll_k5", "test_ll", "test_ll_stderr", "num_samples", "num_test_images")
+OPTIONAL_FIELDS = (*TEST_FIELDS, "paper_test_ll")
 
 MODEL_ORDER = ("SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE")
 
@@ -46,6 +48,8 @@ def read_record(folder, name):
     Returns:
       dict or None.
     """
+    from spvae_tf import experiment  # which imports this module, and knows what a record means
+
     path = Path(folder) / "records" / f"{name}.json"
     if not path.exists():
         return None
@@ -54,9 +58,8 @@ def read_record(folder, name):
         missing = {*FIELDS, "config"} - set(record)
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))}")
-        if record["model"] not in MODEL_ORDER or not isinstance(record["config"], dict):
-            raise ValueError(f"model {record['model']!r}, config {record['config']!r}")
-    except (ValueError, TypeError, OSError) as error:
+        experiment.check_record(record)
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         warnings.warn(f"record {path} is damaged ({error}); its run will be repeated", stacklevel=2)
         return None
     return record
@@ -102,7 +105,7 @@ def read_table(path):
       list of dicts.
 
     Raises:
-      InputError: when the file is missing.
+      InputError: when the file is missing or damaged.
     """
     def value(field, text):
         for kind in (int, float) if field not in TEXT_FIELDS else ():
@@ -114,9 +117,14 @@ def read_table(path):
 
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [{field: value(field, text) for field, text in row.items()} for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
     except FileNotFoundError as error:
         raise InputError(f"there is no table {path}") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} is damaged ({error})") from error
+    if any(None in row or None in row.values() for row in rows):
+        raise InputError(f"{path} is damaged (a row has more or fewer fields than the head)")
+    return [{field: value(field, text) for field, text in row.items()} for row in rows]
 
 
 def mean_and_deviation(values):

@@ -199,9 +199,9 @@ def read_sweep(folder, preset):
       list of dicts with the keys FIELDS.
 
     Raises:
-      InputError: when there is no such table or no such row in it.
+      InputError: when there is no such row, or the table is damaged.
     """
-    rows = [row for row in results.read_table(path_of(folder)) if row["preset"] == preset]
+    rows = [row for row in experiment.read_rows(path_of(folder), FIELDS) if row["preset"] == preset]
     if not rows:
         raise InputError(f"{path_of(folder)} holds no sweep of preset {preset!r}")
     return rows

@@ -181,13 +181,25 @@ def test_check_passes_when_nothing_disagrees(tmp_path):
     assert done.returncode == 0 and not done.stderr
 
 
+HEAD = ",".join(results.FIELDS).encode() + b"\n"
+
+
+def line_of(**changes):
+    """A row of table1.csv as it stands there, but for some fields."""
+    return ",".join("" if v is None else str(v) for v in make_row(**changes).values()).encode() + b"\n"
+
+
 def test_bad_folders_are_one_line_and_status_2(tmp_path):
     with pytest.raises(InputError, match="there is no folder"):
         compare.read(tmp_path / "nothing")
     with pytest.raises(InputError, match="holds no finished runs"):
         compare.read(tmp_path)
     for content, why in ((b"model,seed\nVAE,1\n", "dataset is None"), (b"\xff\xfe\x00", "utf-8"),
-                         (",".join(results.FIELDS).encode() + b"\n" + b"VAE," * 22 + b"x\n", "seed is 'VAE'")):
+                         (HEAD + b"VAE," * 22 + b"x\n", "seed is 'VAE'"), (HEAD + b"VAE,mnist\n", "fewer fields"),
+                         (HEAD + b"x," * 23 + b"x\n", "more or fewer fields"),
+                         (HEAD + line_of(protocol="mine"), "protocol is 'mine'"),
+                         (HEAD + line_of(num_samples=None), "only a part"),
+                         (HEAD + line_of(val_ll_k5=None), "val_ll_k5 is None")):
         (tmp_path / "table1.csv").write_bytes(content)
         with pytest.raises(InputError, match=f"table1.csv is damaged.*{why}"):
             compare.read(tmp_path)

@@ -230,9 +230,10 @@ def test_experiments_of_another_kind_have_no_row_in_table_1(tmp_path):
     for number, change in enumerate((dict(), dict(learning_rate=0.005), dict(train_fraction=0.5), dict(patience=7))):
         config = experiment.make_config("VAE", "mnist", "discrete")
         config.update(change)
-        record = dict.fromkeys(results.FIELDS) | dict(
-            model="VAE", dataset="mnist", likelihood="discrete", protocol="paper", seed=number, hidden_units=1,
-            latent_dim=1, num_train=1, paper_test_ll=-2351, config=experiment.resolve(config).to_dict())
+        config.update(seed=number, hidden_units=1, latent_dim=1)
+        record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(results.TEXT_FIELDS, "") | dict(
+            model="VAE", dataset="mnist", likelihood="discrete", protocol="paper", preset="single", seed=number,
+            paper_test_ll=-2351, config=experiment.resolve(config).to_dict())
         results.write_record(tmp_path, f"r{number}", record)
     tables.write_table1(tmp_path)
     assert [row["seed"] for row in results.read_table(tmp_path / "table1.csv")] == [0]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spvae_tf import checkpoint, experiment, paper, results, tables, training
+from spvae_tf import checkpoint, experiment, paper, results, sweep, tables, training
 from spvae_tf.data import Dataset
 from spvae_tf.errors import InputError
 from spvae_tf.model import MODELS
@@ -204,6 +204,24 @@ def test_damaged_record_is_named_and_left_out(tmp_path, content):
         assert [r["params"] for r in results.read_records(tmp_path)] == [413352]
     with pytest.warns(UserWarning, match=str(path)):
         tables.write_table1(tmp_path)
+    assert results.read_table(tmp_path / "table1.csv") == [without_config(make_record())]
+
+
+@pytest.mark.parametrize("damage, what", [
+    (dict(num_train=None), "num_train is None"), (dict(val_ll_k5="good"), "val_ll_k5 is 'good'"),
+    (dict(seed="0"), "seed is '0'"), (dict(device=7), "device is 7"), (dict(model="GAN"), "model is 'GAN'"),
+    (dict(protocol="mine"), "protocol is 'mine'"), (dict(num_samples=None), "only a part of the test"),
+    (dict(config={"protocol": "mine"}), "protocol is 'mine'"), (dict(config={"seed": 1}), "seed is 0, but 1"),
+    (dict(config={"batch_size": "many"}), "'<' not supported"), (dict(config=7), "'int'")])
+def test_record_that_means_nothing_is_named_and_left_out(tmp_path, damage, what):
+    results.write_record(tmp_path, "sound", make_record())
+    results.write_record(tmp_path, "damaged", make_record(**damage))
+    with pytest.warns(UserWarning, match=f"damaged.json is damaged .*{what}.*its run will be repeated"):
+        assert results.read_record(tmp_path, "damaged") is None
+    with pytest.warns(UserWarning, match="damaged.json"):
+        tables.write_table1(tmp_path)
+    with pytest.warns(UserWarning, match="damaged.json"):
+        sweep.write_sweep(tmp_path)
     assert results.read_table(tmp_path / "table1.csv") == [without_config(make_record())]
 
 
@@ -530,10 +548,12 @@ def test_record_names_what_the_training_began_with(tmp_path, monkeypatch):
 def test_run_with_a_damaged_record_is_repeated(tmp_path):
     first = experiment.run(make_config(max_batches=2), tmp_path, make_dataset())
     path = tmp_path / "paper" / "records" / f"{name_of(make_config())}.json"
-    path.write_text(path.read_text()[:50])
-    with pytest.warns(UserWarning, match=path.name):
-        again = experiment.run(make_config(max_batches=2), tmp_path, make_dataset())
-    assert again["test_ll"] == first["test_ll"]
+    whole = path.read_text()
+    for damaged in (whole[:50], whole.replace('"num_train": 24', '"num_train": null')):
+        path.write_text(damaged)
+        with pytest.warns(UserWarning, match=path.name):
+            again = experiment.run(make_config(max_batches=2), tmp_path, make_dataset())
+        assert again["test_ll"] == first["test_ll"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert results.read_record(tmp_path / "paper", path.stem) == again

@@ -189,7 +189,8 @@ def write_points(folder, fraction, validation):
         found = dict(model="SPVAE", dataset="mnist", likelihood="discrete", preset="grid", protocol="paper", seed=0,
                      hidden_units=config.hidden_units, latent_dim=config.latent_dim, params=1, num_train=9, batches=1,
                      val_ll_k5=validation(config), test_ll_k5=-float(config.hidden_units))
-        record = dict.fromkeys(results.FIELDS) | found | {"config": config.to_dict()}
+        record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(results.TEXT_FIELDS, "") | dict.fromkeys(
+            results.OPTIONAL_FIELDS) | found | {"config": config.to_dict()}
         results.write_record(folder / "paper", experiment.run_name(config), record)
     return configs
 
@@ -233,7 +234,7 @@ def test_the_winner_alone_is_tested_with_the_full_k(tmp_path, monkeypatch):
             on_start(task)
             folder, name = Path(results_dir) / "paper", experiment.run_name(task.config)
             record = results.read_record(folder, name)
-            record |= dict(test_ll=-1.0, num_samples=5000) if task.test else {}
+            record |= dict(test_ll=-1.0, test_ll_stderr=1.0, num_samples=5000, num_test_images=9) if task.test else {}
             results.write_record(folder, name, record)
             done.append((task.config.train_fraction, task.config.hidden_units, task.config.latent_dim, task.test))
             yield task, record
