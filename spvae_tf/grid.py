@@ -302,7 +302,7 @@ class Estimate(NamedTuple):
     Attributes:
       begun: batches that it has had already.
       batches: that it will have had; without max_batches early stopping has the last word.
-      known_from: "limit", "records" (of the same model and data) or "assumed".
+      known_from: "limit", "records" (of the same model, data and settings) or "assumed".
       train_seconds: of the batches to come and their validations, and of compiling them.
       test_seconds: of the test with its k.
     """
@@ -398,13 +398,19 @@ def _images_of(config):
 
 
 def _begun(config, results_dir):
-    workdir = Path(results_dir) / config.protocol / "runs" / experiment.run_name(config)
-    return results.read_table(workdir / "log.csv")[-1]["batch"] if (workdir / "log.csv").exists() else 0
+    log = Path(results_dir) / config.protocol / "runs" / experiment.run_name(config) / "log.csv"
+    rows = results.read_table(log) if log.exists() else []
+    return rows[-1]["batch"] if rows else 0
 
 
 def _expected_batches(config, records):
     if config.max_batches:
         return config.max_batches, "limit"
-    known = [r["batches"] for r in records if not r["config"].get("max_batches")
-             and all(r[key] == config[key] for key in ("model", "dataset", "likelihood"))]
+    found = [(record["batches"], experiment.resolve(experiment.recorded_config(record))) for record in records]
+    known = [batches for batches, other in found if not other.max_batches and _kind(other) == _kind(config)]
     return (sum(known) / len(known), "records") if known else (ASSUMED_BATCHES, "assumed")
+
+
+def _kind(config):
+    """What runs have in common that differ in their sizes and their seed alone."""
+    return config.model, Path(config.dataset).name, config.likelihood, experiment.changes(config)

@@ -315,7 +315,7 @@ def dry_run(configs, results_dir):
         print(f"test of the winner of {validation}: {_duration(seconds)} at most")
     print(f"\n{len(there)} of {len(configs)} runs are there; what is left takes about {_duration(total)} on "
           f"{experiment.device()}, with any number of workers")
-    notes = {"records": "batches: the mean of this folder's records of the same model and data; ",
+    notes = {"records": "batches: the mean of this folder's records of the same model, data and settings; ",
              "assumed": f"batches: {grid.ASSUMED_BATCHES} assumed where no record tells, early stopping decides; "}
     sources = {estimates[experiment.run_name(c)].known_from for c in missing}
     print("".join(text for source, text in notes.items() if source in sources)

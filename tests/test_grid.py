@@ -290,6 +290,28 @@ def test_estimate_is_exact_at_the_corners_and_bilinear_between(monkeypatch, tmp_
     assert grid.estimate(configs, tmp_path)[1] == 1
 
 
+def test_expected_batches_are_those_of_the_same_experiment(monkeypatch, tmp_path):
+    """Not of a part of the training set, another learning rate or another preset's limit; and a run that has only just
+    begun has a log without a row."""
+    monkeypatch.setattr(grid, "measure", lambda config, shape: (1.0, 0.01, 1e-6))
+    experiments = ((dict(), 3000), (dict(seed=1, hidden_units=8), 5000), (dict(train_fraction=0.1), 100),
+                   (dict(learning_rate=0.5), 200), (dict(max_batches=300, seed=2), 300))
+    for number, (change, batches) in enumerate(experiments):
+        config, = tables.table1_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [0])
+        config.update(change)
+        results.write_record(tmp_path / "paper", f"r{number}", dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(
+            results.TEXT_FIELDS, "") | {key: config[key] for key in results.FIELDS if key in config}
+            | dict(num_test_images=1, batches=batches, config=config.to_dict()))
+    for change, expected in ((dict(), (4000, "records")), (dict(train_fraction=0.1), (100, "records")),
+                             (dict(train_fraction=0.5), (10_000, "assumed"))):
+        config, = tables.table1_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [7], **change)
+        log = tmp_path / "paper" / "runs" / experiment.run_name(config) / "log.csv"
+        log.parent.mkdir(parents=True)
+        log.write_text("batch,train_ll,val_ll,best,seconds\n")
+        (found,), _ = grid.estimate([config], tmp_path)
+        assert (found.batches, found.known_from) == expected and found.begun == 0
+
+
 def test_measured_seconds(finished):
     compilation, batch, row = grid.measure(configs_of()[0], (6, 6))
     assert compilation > batch > row > 0
