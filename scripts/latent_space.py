@@ -45,7 +45,7 @@ def main():
         workdir = results_dir / config.protocol / "runs" / experiment.run_name(config)
         model, _, dataset = experiment.train(config, workdir)
     table = results_dir / config.protocol / "latent_space.csv"
-    picture = results_dir / "figures" / f"latent_space_{config.protocol}.png"
+    picture = results_dir / "figures" / f"latent_space_{dataset.name}_{config.protocol}_seed{config.seed}.png"
     latent_space.draw(model, dataset, _STEPS.value, table, picture)
     print(f"{table}\n{picture}")
 

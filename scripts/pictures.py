@@ -25,7 +25,8 @@ NAMES = ("region_graph", "learning_curves", *OF_A_RUN)
 _PICTURES = flags.DEFINE_list("pictures", None, f"Of {', '.join(NAMES)}.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, f"Folder of a trained run, for {', '.join(OF_A_RUN)}.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; the run's own when not given.")
-_RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released", "For learning_curves: has records/ and curves/.")
+_RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released",
+                                   "For learning_curves: has records/ and curves/ of one protocol.")
 _OUT_DIR = flags.DEFINE_string("out_dir", "results/figures", "Where the pictures go.")
 
 
@@ -41,6 +42,7 @@ def main():
         if name == "region_graph":
             pictures.region_graph(path)
         elif name == "learning_curves":
+            path = path.with_stem(f"{name}_{Path(_RESULTS_DIR.value).resolve().name}")  # the protocol's folder
             figures.learning_curves(_RESULTS_DIR.value, path)
         else:
             path = path.with_stem(f"{name}_{run}")
@@ -53,7 +55,8 @@ def _load(workdir):
     config, model = experiment.load_config(workdir), experiment.load(workdir)
     config.data_dir = _DATA_DIR.value or config.data_dir
     dataset = experiment.load_data(config)
-    return model, dataset.test, f"{config.model}_{dataset.name}_{config.likelihood}".lower()
+    return model, dataset.test, "_".join([config.model, dataset.name, config.likelihood, config.protocol,
+                                          f"seed{config.seed}"]).lower()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.figure
 import matplotlib.lines
 
-from spvae_tf import checkpoint, paper, results
+from spvae_tf import checkpoint, paper, results, tables
 from spvae_tf.errors import InputError
 
 # colours that differ in lightness too, so that they survive grey printing (Okabe & Ito)
@@ -24,19 +24,20 @@ def save(figure, path):
 
 
 def learning_curves(folder, path):
-    """Validation ELBO (k = 5) against batches, a panel for each data set and likelihood, a line for each run.
+    """Validation ELBO (k = 5) against batches of Table 1's runs at Table 2's sizes, a panel for each data set and
+    likelihood, a line for each run.
 
     Args:
       folder: `<results_dir>/<protocol>` with records/ and curves/.
       path: of the PNG.
 
     Raises:
-      InputError: when the folder holds no records.
+      InputError: when the folder holds no such run.
     """
-    records = [r for r in results.read_records(folder) if r["config"]["train_fraction"] == 1
+    records = [r for r in tables.table1_records(folder) if r["preset"] == "tuned" and r["dataset"] in paper.DATASETS
                and (Path(folder) / "curves" / f"{r['name']}.csv").exists()]
     if not records:
-        raise InputError(f"{folder} holds no records of finished runs")
+        raise InputError(f"{folder} holds no finished runs of Table 1 with Table 2's sizes")
     panels = list(dict.fromkeys((r["dataset"], r["likelihood"]) for r in records))
     figure = matplotlib.figure.Figure(figsize=(5.2 * len(panels), 3.8), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):

@@ -328,20 +328,33 @@ def _duration(seconds):
     return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def write_table1(folder):
-    """Makes table1.csv anew from the records in a results folder that stand for a cell of Table 1.
+def table1_records(folder):
+    """The records in a results folder that stand for a cell of Table 1.
 
     A run on part of the training set, or in which more was set than cell, sizes and seed, is an experiment of another
-    kind: it has a record, but no row here. For a user's own images nothing is published, and anything may be set.
+    kind: it has a record, but no row in the table. For a user's own images nothing is published, and anything may be
+    set.
 
     Args:
       folder: `<results_dir>/<protocol>`.
+
+    Returns:
+      list of dicts, as results.read_records.
     """
     def counts(record):
         changes = experiment.changes(experiment.resolve(experiment.recorded_config(record)))
         return "train_fraction" not in changes if record["paper_test_ll"] is None else not changes
 
-    results.write_table(Path(folder) / "table1.csv", [r for r in results.read_records(folder) if counts(r)])
+    return [record for record in results.read_records(folder) if counts(record)]
+
+
+def write_table1(folder):
+    """Makes table1.csv anew from the records in a results folder.
+
+    Args:
+      folder: `<results_dir>/<protocol>`.
+    """
+    results.write_table(Path(folder) / "table1.csv", table1_records(folder))
 
 
 def format_table1(records):

@@ -118,7 +118,7 @@ def test_command_line_trains_and_draws(tmp_path):
     assert len(rows) == 3 * 16 and all(abs(float(r["left"]) + float(r["right"]) - 1) < 2e-4 for r in rows)
     workdir, = (results / "paper" / "runs").iterdir()
     assert experiment.load_config(workdir).latent_dim == 2
-    picture = results / "figures" / "latent_space_paper.png"
+    picture = results / "figures" / "latent_space_mine_paper_seed0.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     refused = run(f"--workdir={tmp_path}", f"--results_dir={tmp_path / 'new'}", expect=2).stderr
     assert "holds no run" in refused and len(refused.strip().splitlines()) == 1 and not (tmp_path / "new").exists()

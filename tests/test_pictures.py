@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spvae_tf import build_model, pictures
+from spvae_tf import build_model, checkpoint, experiment, figures, pictures, results, tables
 from spvae_tf.errors import InputError
 from spvae_tf.region_graph import poon_domingos, random_binary_trees
 
@@ -131,6 +131,44 @@ def test_figure_3_lies_as_the_super_pixels_do(drawn):
     assert [axes.get_title() for axes in beside.axes[:2]] == ["5", "8"]
     np.testing.assert_array_equal(beside.axes[0].get_images()[0].get_array(), [[0.1, 0.2], [0.3, 0.4]])
 
+
+# --- learning curves --------------------------------------------------------------------------------------------------
+
+def write_run(folder, preset="tuned", dataset="mnist", likelihood="continuous", val_ll_k5=2.0, **changes):
+    """The record and the learning curve of a run of a VAE."""
+    config = tables.table1_configs(preset, "released", ["VAE"], [dataset], [likelihood], [0])[0]
+    config.update(changes)
+    named = {key: config[key] for key in results.TEXT_FIELDS + ("seed", "hidden_units", "latent_dim") if key in config}
+    record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(results.TEXT_FIELDS, "") | named | dict(
+        val_ll_k5=val_ll_k5, best_batch=256, config=config.to_dict())
+    name = experiment.run_name(config)
+    results.write_record(folder, name, record)
+    checkpoint.write_text(folder / "curves" / f"{name}.csv", "batch,train_ll,val_ll,best,seconds\n"
+                          f"128,1.0,1.0,1,1.0\n256,2.0,{val_ll_k5},1,2.0\n")
+
+
+def test_learning_curves_are_of_table_1s_runs_alone(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: saved.append(figure))
+    for change in (dict(preset="grid"), dict(preset="mini"), dict(dataset="mnist_sample"), dict(train_fraction=0.1),
+                   dict(learning_rate=0.5)):
+        write_run(tmp_path, val_ll_k5=-9.0, **change)
+    with pytest.raises(InputError, match="holds no finished runs of Table 1"):
+        figures.learning_curves(tmp_path, "unused.png")
+    write_run(tmp_path)
+    write_run(tmp_path, seed=1)
+    figures.learning_curves(tmp_path, "unused.png")
+    axes, = saved[0].axes
+    assert [list(line.get_ydata()) for line in axes.lines if line.get_linestyle() == "-"] == [[1.0, 2.0]] * 2
+
+
+def test_learning_curves_are_named_after_their_protocol(tmp_path):
+    write_run(tmp_path / "released")
+    done = run("--pictures=learning_curves", f"--results_dir={tmp_path / 'released'}", f"--out_dir={tmp_path}")
+    assert done.stdout.strip() == str(tmp_path / "learning_curves_released.png")
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
 
 def run(*flags, expect=0):
     done = subprocess.run([sys.executable, "scripts/pictures.py", *map(str, flags)], cwd=ROOT, text=True,

@@ -56,6 +56,11 @@ def test_evaluate(workdir):
     assert "k = 7" in out and "5 of 20 test images" in out
 
 
+def test_picture_of_a_run_is_named_after_it(workdir, tmp_path):
+    out, _ = run("pictures.py", "--pictures=samples", f"--workdir={workdir}", f"--out_dir={tmp_path}")
+    assert out.strip() == str(tmp_path / "samples_spvae_mine_continuous_paper_seed0.png")
+
+
 def test_help_has_an_example():
     for script in sorted(p.name for p in (ROOT / "scripts").glob("*.py") if p.name != "cli.py"):
         assert "\nExample" in (ROOT / "scripts" / script).read_text(), script

@@ -389,7 +389,7 @@ def test_miniatures_of_figures_2_and_3_take_less_than_ten_minutes_of_one_core(tm
     rows = results.read_table(tmp_path / "paper" / "low_data_sweep.csv")
     assert collections.Counter((r["model"], r["likelihood"]) for r in rows) == {
         (m, li): 4 for m in ("SPVAE", "VAE") for li in ("continuous", "discrete")}
-    for name in ("low_data_sweep_paper_mini", "latent_space_paper"):
+    for name in ("low_data_sweep_paper_mini", "latent_space_mnist_sample_paper_seed0"):
         assert (tmp_path / "figures" / f"{name}.png").exists()
     for key, lost in sweep.losses(rows).items():  # the fewer images, the worse
         assert lost[0.02] < lost[0.07] < lost[0.3], key
