@@ -228,6 +228,25 @@ def test_table_without_a_row_has_not_been_run(tmp_path):
         compare.read(tmp_path / "released")
 
 
+def test_commands_for_what_is_missing():
+    def command(*flags):
+        return "bash scripts/reproduce_table1.sh --preset={} --protocol=paper --datasets={} --models={} " \
+               "--likelihoods={} --seeds={}".format(*flags)
+
+    rows = [make_row(seed=0), make_row(seed=2), make_row("Conv-VAE", likelihood="discrete")]
+    rows += [make_row("VAE", seed=n, likelihood=li) for n in (3, 4, 5) for li in ("continuous", "discrete")]
+    lines = compare._not_run_block(rows, "paper").splitlines()
+    assert command("tuned", "mnist", "SPVAE", "continuous", "1") in lines
+    assert command("tuned", "mnist", "SPVAE", "discrete", "0,1,2") in lines
+    assert command("tuned", "cifar10", "VAE", "continuous,discrete", "0,1,2") in lines
+    assert command("tuned", "mnist", "Conv-VAE", "continuous", "0") in lines
+    assert command("checkpoint", "mnist", "Conv-VAE", "discrete", "0") in lines
+    assert not [line for line in lines if "--datasets=mnist --models=VAE" in line]
+    rows += [make_row("Conv-VAE", likelihood="discrete", preset="checkpoint", latent_dim=100)]
+    assert not [line for line in compare._not_run_block(rows, "paper").splitlines() if "--models=Conv-VAE" in line
+                and "mnist" in line and "discrete" in line]
+
+
 def test_blocks_are_replaced_and_nothing_else():
     text = "a\n<!-- begin: one -->\nold\n<!-- end: one -->\nb\n<!-- begin: two -->\n<!-- end: two -->\n"
     filled = compare.fill(text, {"one": "1", "two": r"\2"})
