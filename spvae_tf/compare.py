@@ -7,8 +7,6 @@ import math
 import re
 from pathlib import Path
 
-import matplotlib.figure
-
 from spvae_tf import data, experiment, figures, grid, paper, results, sweep
 from spvae_tf.errors import InputError
 
@@ -483,21 +481,24 @@ def plot(results_dir, path):
       path: of the PNG.
     """
     compared = {protocol: compare(rows) for protocol, rows in read_protocols(results_dir).items()}
-    panels = [key for key in dict.fromkeys(key[1:] for key in paper.PAPER)
-              if any((r["dataset"], r["likelihood"]) == key and r["runs"] for c in compared.values() for r in c)]
-    figure = matplotlib.figure.Figure(figsize=(3.4 * max(len(panels), 1), 3.6), layout="constrained")
-    for axes, key in zip(figure.subplots(1, max(len(panels), 1), squeeze=False)[0], panels):
+    benchmarks = [key for key in dict.fromkeys(key[1:] for key in paper.PAPER)
+                  if any((r["dataset"], r["likelihood"]) == key and r["runs"] for c in compared.values() for r in c)]
+    figure, all_axes = figures.panels(len(benchmarks), 3.4, 3.6)
+    for axes, key in zip(all_axes, benchmarks):
         axes.set(title=", ".join(key), ylabel="test ELBO, k = 5000 (nats per image)", xlim=(-0.5, 3.5))
         axes.set_xticks(range(4), results.MODEL_ORDER, fontsize=8)
-        axes.plot(range(4), [paper.PAPER[model, *key].test_ll for model in results.MODEL_ORDER], "k_", ms=22, mew=2,
-                  label="paper")
+        cells = [paper.PAPER[model, *key] for model in results.MODEL_ORDER]
+        axes.plot(range(4), [math.nan if c.checkpoint else c.test_ll for c in cells], "k_", ms=22, mew=2, label="paper")
+        axes.plot(range(4), [c.test_ll if c.checkpoint else math.nan for c in cells], "kx", ms=7,
+                  label="paper, of a checkpoint of other sizes")
         for (protocol, rows), (marker, fill_style, shift) in zip(compared.items(), MARKERS):
             rows = [r for r in rows if (r["dataset"], r["likelihood"]) == key and r["sizes"] == "Table 2's"
                     and r["verdict"] in ("agrees", "disagrees")]
+            deviations = [math.nan if r["test_ll_std"] is None else r["test_ll_std"] for r in rows]  # NaN: no bar
             axes.errorbar([results.MODEL_ORDER.index(r["model"]) + shift for r in rows], [r["test_ll"] for r in rows],
-                          [r["test_ll_std"] or 0 for r in rows], fmt=marker, fillstyle=fill_style, color="0.3", ms=6,
-                          capsize=3, lw=1, label=f"ours, protocol {protocol}")
+                          deviations, fmt=marker, fillstyle=fill_style, color="0.3", ms=6, capsize=3, lw=1,
+                          label=f"ours, protocol {protocol}")
         axes.grid(axis="y", alpha=0.3)
-    if panels:
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=3)
+    if benchmarks:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
     figures.save(figure, path)

@@ -23,6 +23,25 @@ def save(figure, path):
     checkpoint.write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
 
 
+def panels(count, width, height):
+    """A figure of equal panels, in one row, or from four on in two.
+
+    Args:
+      count: how many.
+      width, height: of each, inches.
+
+    Returns:
+      (matplotlib Figure, list of its Axes).
+    """
+    rows = 1 if count < 4 else 2
+    columns = max(-(-count // rows), 1)
+    figure = matplotlib.figure.Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return figure, axes[:count]
+
+
 def learning_curves(folder, path):
     """Validation ELBO (k = 5) against batches of Table 1's runs at Table 2's sizes, a panel for each data set and
     likelihood, a line for each run.
@@ -38,11 +57,11 @@ def learning_curves(folder, path):
                and (Path(folder) / "curves" / f"{r['name']}.csv").exists()]
     if not records:
         raise InputError(f"{folder} holds no finished runs of Table 1 with Table 2's sizes")
-    panels = list(dict.fromkeys((r["dataset"], r["likelihood"]) for r in records))
-    figure = matplotlib.figure.Figure(figsize=(5.2 * len(panels), 3.8), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
-        _curves_panel(axes, folder, [r for r in records if (r["dataset"], r["likelihood"]) == panel])
-        axes.set(title=f"{panel[0]}, {panel[1]}", xlabel="batches of 128 images",
+    benchmarks = list(dict.fromkeys((r["dataset"], r["likelihood"]) for r in records))
+    figure, all_axes = panels(len(benchmarks), 5.2, 3.8)
+    for axes, benchmark in zip(all_axes, benchmarks):
+        _curves_panel(axes, folder, [r for r in records if (r["dataset"], r["likelihood"]) == benchmark])
+        axes.set(title=", ".join(benchmark), xlabel="batches of 128 images",
                  ylabel="validation ELBO, k = 5 (nats per image)")
     save(figure, path)
 
@@ -117,7 +136,7 @@ def low_data_sweep(rows, path):
 
 
 def _sweep_panel(axes, rows):
-    drawn = []  # (fraction, test ELBO, colour) of every point
+    drawn = {}  # data set -> (fraction, test ELBO, colour) of every point
     for dataset, model in dict.fromkeys((r["dataset"], r["model"]) for r in rows):
         chosen = [r for r in rows if (r["dataset"], r["model"]) == (dataset, model)]
         published = paper.digitized_sweep().get((model, dataset, rows[0]["likelihood"]), {})
@@ -126,7 +145,7 @@ def _sweep_panel(axes, rows):
         fractions, means, deviations = _over_seeds(chosen, "test_ll_k5")
         axes.errorbar(fractions, means, deviations, color=colour, ls=_line(model), marker=marker, ms=4, lw=1.5,
                       capsize=3, zorder=3)
-        drawn += [(fraction, mean, colour) for fraction, mean in zip(fractions, means)]
+        drawn.setdefault(dataset, []).extend((fraction, mean, colour) for fraction, mean in zip(fractions, means))
         if tested := [r for r in chosen if r["test_ll"] is not None]:
             fractions, means, _ = _over_seeds(tested, "test_ll")
             axes.plot(fractions, means, "x", color=colour, ms=6, mew=1.5, zorder=3)
@@ -139,13 +158,19 @@ def _sweep_panel(axes, rows):
 
 
 def _mark_points_far_below(axes, points):
-    """Keeps a collapsed model from flattening all else: its values stand as numbers at the lower edge."""
-    values = sorted(value for _, value, _ in points)
-    quartile = values[len(values) // 4]
-    limit = quartile - 5 * (values[-1] - quartile)
-    below = [point for point in points if point[1] < limit]
+    """Keeps a collapsed model from flattening all else: its values stand as numbers at the lower edge.
+
+    A point is far below the others of its own data set; another's may lie anywhere.
+    """
+    below, others = [], []
+    for of_dataset in points.values():
+        values = sorted(value for _, value, _ in of_dataset)
+        quartile = values[len(values) // 4]
+        limit = quartile - 5 * (values[-1] - quartile)
+        below += [point for point in of_dataset if point[1] < limit]
+        others += [value for value in values if value >= limit]
     if below:
-        lowest = min(value for value in values if value >= limit)
+        lowest = min(others)
         top = max(max(line.get_ydata(), default=lowest) for line in axes.lines)
         axes.set_ylim(lowest - 0.25 * (top - lowest), top + 0.08 * (top - lowest))
     for fraction, value, colour in below:

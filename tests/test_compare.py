@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spvae_tf import compare, paper, results, sweep, tables
+from spvae_tf import compare, figures, paper, results, sweep, tables
 from spvae_tf.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -327,6 +327,27 @@ def test_plot_is_drawn_from_the_tables(tmp_path):
     compare.plot(tmp_path, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"
     compare.plot(tmp_path / "nothing", tmp_path / "empty.png")
+
+
+def test_plot_has_two_rows_marks_foreign_numbers_and_gives_one_seed_no_bar(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: saved.append(figure))
+    results.write_table(tmp_path / "released" / "table1.csv", [
+        make_row("Conv-VAE", likelihood="discrete"), *(make_row(seed=n, test_ll=2800.0 + n) for n in (0, 2)),
+        *(make_row(dataset="cifar10", likelihood=li) for li in ("continuous", "discrete"))])
+    compare.plot(tmp_path, "unused.png")
+    axes = {a.get_title(): a for a in saved[0].axes}
+    assert len({round(a.get_subplotspec().rowspan.start) for a in axes.values()}) == 2 and len(axes) == 4
+    drawn = {line.get_label(): np.array(line.get_ydata(), float) for line in axes["mnist, discrete"].lines}
+    np.testing.assert_array_equal(drawn["paper"], [-1532, -2351, -927, np.nan])
+    np.testing.assert_array_equal(drawn["paper, of a checkpoint of other sizes"], [np.nan] * 3 + [-2099])
+
+    def bars(title):
+        ours = next(c for c in axes[title].containers if "released" in c.get_label())
+        segments = (np.array(segment, float) for segment in ours.lines[2][0].get_segments())
+        return [segment[:, 1] for segment in segments if segment.size and np.isfinite(segment).all()]
+    assert not bars("cifar10, discrete") and not bars("mnist, discrete")
+    np.testing.assert_allclose(bars("mnist, continuous"), [2801 + np.array([-1, 1]) * math.sqrt(2)])
 
 
 def test_means_and_deviations_are_numpys():

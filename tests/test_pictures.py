@@ -162,6 +162,13 @@ def test_learning_curves_are_of_table_1s_runs_alone(tmp_path, monkeypatch):
     assert [list(line.get_ydata()) for line in axes.lines if line.get_linestyle() == "-"] == [[1.0, 2.0]] * 2
 
 
+@pytest.mark.parametrize("count, rows, columns", [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3), (6, 2, 3)])
+def test_four_panels_and_more_stand_in_two_rows(count, rows, columns):
+    figure, axes = figures.panels(count, 2, 1)
+    assert tuple(figure.get_size_inches()) == (2 * columns, rows)
+    assert len(axes) == len(figure.axes) == count
+
+
 def test_learning_curves_are_named_after_their_protocol(tmp_path):
     write_run(tmp_path / "released")
     done = run("--pictures=learning_curves", f"--results_dir={tmp_path / 'released'}", f"--out_dir={tmp_path}")

@@ -317,6 +317,15 @@ def test_a_collapsed_model_does_not_flatten_the_others(drawn):
     assert [text.get_text() for text in axes.texts] == ["−42000"]
 
 
+def test_a_collapsed_model_does_not_flatten_another_data_set(drawn):
+    fractions, fine = (0.005, 0.01, 0.05, 0.1, 0.5, 1), [-7400.0, -7300.0, -7250.0, -7220.0, -7210.0, -7200.0]
+    collapsed = [-40_000.0, -3000.0, -2700.0, -2600.0, -2550.0, -2500.0]
+    figures.low_data_sweep([row(f, 0, v, dataset=name) for name, values in (("a", fine), ("b", collapsed))
+                            for f, v in zip(fractions, values)], "x")
+    axes, = drawn[0].axes
+    assert -10_000 < axes.get_ylim()[0] < -7400 and [text.get_text() for text in axes.texts] == ["−40000"]
+
+
 # --- the command line -------------------------------------------------------------------------------------------------
 
 def command(*flags):
