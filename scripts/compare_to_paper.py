@@ -16,7 +16,7 @@ from absl import flags
 from spvae_tf import compare, results, tables
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released", "Folder with table1.csv, of one protocol.")
-_CHECK = flags.DEFINE_bool("check", False, "Exit with status 1 when a cell that was run disagrees.")
+_CHECK = flags.DEFINE_bool("check", False, "Exit with status 1 when a cell that was run, or a size, disagrees.")
 _CSV = flags.DEFINE_string("csv", None, "The comparison also goes to this file.")
 
 
@@ -31,10 +31,10 @@ def main():
     if others := compare.without_a_cell(rows):
         print(f"Not compared, being samples or a user's own images: {', '.join(others)}")
     print("\nTable 2: parameters\n")
-    print(compare.aligned(compare.table2_lines(tables.table2())))
+    print(compare.aligned(compare.table2_lines(sizes := tables.table2())))
     if _CSV.value:
         results.write_table(_CSV.value, compared, compare.FIELDS)
-    wrong = compare.disagreements(compared)
+    wrong = compare.disagreements(compared) + compare.table2_disagreements(sizes)
     if _CHECK.value:
         for line in wrong:
             print(f"disagrees: {line}", file=sys.stderr)

@@ -229,9 +229,17 @@ def table1_lines(compared):
             _cell_name(row), row["sizes"], f"{row['hidden_units'] or 'various'}, {row['latent_dim'] or 'various'}",
             _spread(row["test_ll"], row["test_ll_std"], row["runs"]), str(row["paper_test_ll"]),
             _number(row["difference"], 1, "+"), _number(row["difference_per_pixel"], 4, "+"),
-            _number(row["difference_percent"], 1, "+"), row["compared_with"],
+            _number(row["difference_percent"], 1, "+"), _reference(row),
             row["verdict"] + (f" ({row['note']})" if row["note"] else "")])
     return lines
+
+
+def _reference(row):
+    """What a cell is compared with, and the two values where they are not ours and the paper's in its row."""
+    if row["compared_with"] == TABLE_1:
+        return TABLE_1
+    ours = _spread(row["test_ll_k5"], row["test_ll_k5_std"], row["runs"])
+    return f"{LOG}: ours {ours}, theirs {row['logged_test_ll_k5']}"
 
 
 def validation_lines(compared):
@@ -254,7 +262,7 @@ def validation_lines(compared):
 
 
 def table2_lines(rows):
-    """Table 2: our exact counts and the paper's thousands, which are cut off.
+    """Table 2: our exact counts and the paper's thousands, which are cut off; so is the difference.
 
     Args:
       rows: of tables.table2.
@@ -262,9 +270,26 @@ def table2_lines(rows):
     Returns:
       list of lists of str, the first the head.
     """
-    return [["cell", "ours", "paper", "verdict"]] + [
-        [_cell_name(row), f"{row['params']:,}", f"{row['paper_kparams']}k",
-         "agrees" if row["params"] // 1000 == row["paper_kparams"] else "disagrees"] for row in rows]
+    lines = [["cell", "ours", "paper", "difference", "%", "verdict"]]
+    for row in rows:
+        thousands, published = row["params"] // 1000, row["paper_kparams"]
+        lines.append([_cell_name(row), f"{row['params']:,}", f"{published}k", f"{thousands - published:+,}k",
+                      _number(100 * (thousands - published) / published, 1, "+"),
+                      "agrees" if thousands == published else "disagrees"])
+    return lines
+
+
+def table2_disagreements(rows):
+    """One line for each model whose size is not the paper's.
+
+    Args:
+      rows: of tables.table2.
+
+    Returns:
+      list of str.
+    """
+    return [f"{name}: {ours} parameters, {difference} ({per_cent} %) from Table 2"
+            for name, ours, _, difference, per_cent, verdict in table2_lines(rows)[1:] if verdict == "disagrees"]
 
 
 def not_run(compared):

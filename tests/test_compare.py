@@ -116,6 +116,8 @@ def test_number_of_another_checkpoint():
     row = found[*key, "Table 2's"]
     assert (row["verdict"], row["compared_with"], row["difference"]) == ("agrees", compare.LOG, -1)
     assert "belongs to another checkpoint, H = 64, n_z = 100" in row["note"]
+    _, printed = compare.table1_lines([row])
+    assert printed[5] == "-1.0" and printed[8] == "the authors' log, k = 5: ours -2185.0 (1), theirs -2184"
     row = found[*key, "the checkpoint's"]
     assert (row["verdict"], row["compared_with"], row["difference"]) == ("agrees", compare.TABLE_1, -1)
     assert (row["logged_val_ll_k5"], row["logged_test_ll_k5"]) == (-2283, -2241)
@@ -144,6 +146,15 @@ def test_a_seed_counts_once():
 
 def test_other_sizes_do_not_count():
     assert verdict(make_row(hidden_units=7)) == "partial"
+
+
+def test_sizes_that_are_not_table_2s():
+    rows = [dict(model="VAE", dataset="mnist", likelihood="discrete", params=params, paper_kparams=1158)
+            for params in (1_158_999, 1_160_000)]
+    assert [line[1:] for line in compare.table2_lines(rows)[1:]] == [
+        ["1,158,999", "1158k", "+0k", "+0.0", "agrees"], ["1,160,000", "1158k", "+2k", "+0.2", "disagrees"]]
+    assert compare.table2_disagreements(rows) == [
+        "VAE, mnist, discrete: 1,160,000 parameters, +2k (+0.2 %) from Table 2"]
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
