@@ -7,7 +7,7 @@ import math
 import re
 from pathlib import Path
 
-from spvae_tf import data, experiment, figures, grid, paper, results, sweep
+from spvae_tf import data, experiment, figures, grid, paper, results, sweep, usefulness
 from spvae_tf.errors import InputError
 
 TEST_SAMPLES = 5000  # Table 1's k
@@ -306,7 +306,7 @@ def results_blocks(results_dir):
     """Every figure of RESULTS.md, recomputed from the CSVs.
 
     Args:
-      results_dir: folder with `<protocol>/table1.csv`, `<protocol>/low_data_sweep.csv`, table2.csv and
+      results_dir: folder with `<protocol>/table1.csv`, `<protocol>/low_data_sweep.csv`, table2.csv, usefulness.csv and
         svhn_subset/`<protocol>`/table1.csv; what is not there has not been run.
 
     Returns:
@@ -315,6 +315,7 @@ def results_blocks(results_dir):
     rows = read_protocols(results_dir)
     compared = {protocol: compare(rows[protocol]) for protocol in rows}
     blocks = {"margins": markdown(margin_lines(compared)), "svhn subset": _subset_block(results_dir),
+              "usefulness": markdown(usefulness.table_lines(_rows_if_there(Path(results_dir) / "usefulness.csv"))),
               "table 2": markdown(table2_lines(results.read_table(Path(results_dir) / "table2.csv")))}
     for protocol in rows:
         blocks[f"table 1, {protocol}"] = markdown(table1_lines(compared[protocol]))
@@ -323,6 +324,10 @@ def results_blocks(results_dir):
         blocks[f"cost, {protocol}"] = markdown(cost_lines(rows[protocol]))
         blocks[f"not run, {protocol}"] = _not_run_block(rows[protocol], protocol)
     return blocks
+
+
+def _rows_if_there(path):
+    return results.read_table(path) if path.exists() else []
 
 
 def read_protocols(results_dir):
