@@ -109,6 +109,25 @@ def parent_products(levels, num_nodes):
     return np.array(list(itertools.zip_longest(*parents, fillvalue=0)), np.int32).reshape(-1, num_nodes).T
 
 
+def sums_and_weights(levels, num_weights):
+    """Which weights each sum has, and which sum each weight belongs to.
+
+    Args:
+      levels: list of Level, from the leaves to the root.
+      num_weights: of the SPN.
+
+    Returns:
+      (int32 [sums, M], the places of a sum's weights in the vector of all, -1 filling up; int32 [num_weights], sums
+      numbered in the order of the nodes).
+    """
+    by_sum = [weights for level in levels for weights in np.moveaxis(level.weights, 1, 2).reshape(
+        -1, level.weights.shape[1])]
+    sum_of = np.zeros(num_weights, np.int32)
+    for number, weights in enumerate(by_sum):
+        sum_of[weights[weights >= 0]] = number
+    return np.array(list(itertools.zip_longest(*by_sum, fillvalue=-1)), np.int32).T, sum_of
+
+
 def _ratios(values):
     """(e^{v − max}, their sum, max) over axis 1, the maximum being 0 where all values are −∞."""
     top = tf.reduce_max(values, axis=1, keepdims=True)
@@ -184,11 +203,7 @@ class SumProductNetwork(keras.layers.Layer):
             self.graph, num_sums, num_components)
         self._root = self.num_nodes - 1 if self.levels else 0  # without a level the only leaf is the root
         self._parents = parent_products(self.levels, self.num_nodes)
-        by_sum = [weights for level in self.levels for weights in np.swapaxes(level.weights, 1, 2).reshape(
-            -1, level.weights.shape[1])]  # each sum's weights, in the order of the nodes
-        self._weights_of_sums = np.array(list(itertools.zip_longest(*by_sum, fillvalue=-1)), np.int32).T
-        self._sum_of_weights = np.repeat(np.arange(len(by_sum)), [(w >= 0).sum() for w in by_sum])[
-            np.argsort(np.concatenate([w[w >= 0] for w in by_sum]))] if by_sum else None
+        self._weights_of_sums, self._sum_of_weights = sums_and_weights(self.levels, self.num_weights)
         self.num_sum_nodes = sum(len(level.regions) * level.num_sums for level in self.levels)
         self.num_products = sum(int((level.weights[..., 0] >= 0).sum()) for level in self.levels)
 
@@ -281,7 +296,7 @@ class SumProductNetwork(keras.layers.Layer):
 
     @tf.custom_gradient
     def _log_prob(self, leaf_log_probs, sum_weights):
-        """`call` with its gradient written out: a third of the operations that differentiating each level would give.
+        """`call` with its gradient as one pass down the network, which compiles in half the time of each level's own.
 
         ∂ log p(x) / ∂ log p_l(x) = P(leaf l is in the induced tree | x), and for the log-weight of sum n's child c,
         ∂ log p(x) / ∂ log w_nc = P(n is in the tree, y_n = c | x), from which normalising the weights takes
