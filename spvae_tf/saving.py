@@ -38,14 +38,18 @@ class Served(tf.Module):
 
         def batches_of_images(query):
             def answer(x, observed, seed):
-                tf.debugging.assert_equal(tf.shape(x), tf.shape(observed), "x and observed must have the same shape")
+                same = tf.debugging.assert_equal(
+                    tf.shape(x), tf.shape(observed), "x and observed must have the same shape")
+                with tf.control_dependencies([same]):  # else what follows may fail first, with another message
+                    x = tf.identity(x)
                 inside = tf.reduce_all(tf.where(observed, (x >= 0) & (x <= 1), True))
                 tf.debugging.Assert(inside, ["observed pixels must lie in [0, 1]"])
                 return in_batches(query, [tf.where(observed, x, 0), observed], seed, batch_size, model.variable_dtype)
             return answer
 
         def sample(n, seed):
-            tf.debugging.assert_non_negative(n, "n must not be negative")
+            with tf.control_dependencies([tf.debugging.assert_non_negative(n, "n must not be negative")]):
+                n = tf.identity(n)
             return in_batches(lambda rows, seed: model._samples(batch_size, True, seed), [tf.range(n)], seed,
                               batch_size, model.variable_dtype)
 
