@@ -193,7 +193,7 @@ def aligned(lines):
 
 def markdown(lines):
     """Lists of cells, the first the head, as a table in Markdown."""
-    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    head, *body = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *body]) if body else "Nothing has been run."
 
 
