@@ -44,7 +44,7 @@ def main():
             data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value)
         workdir = results_dir / config.protocol / "runs" / experiment.run_name(config)
         model, _, dataset = experiment.train(config, workdir)
-    table = results_dir / config.protocol / "latent_space.csv"
+    table = results_dir / config.protocol / f"latent_space_{dataset.name}_seed{config.seed}.csv"
     picture = results_dir / "figures" / f"latent_space_{dataset.name}_{config.protocol}_seed{config.seed}.png"
     latent_space.draw(model, dataset, _STEPS.value, table, picture)
     print(f"{table}\n{picture}")

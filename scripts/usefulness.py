@@ -17,13 +17,15 @@ from spvae_tf import usefulness
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of trained runs.", required=True)
 _OUT = flags.DEFINE_string("out", "results/usefulness.csv", "The CSV.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "k of the conditionals.", lower_bound=1)
-_NUM_IMAGES = flags.DEFINE_integer("num_images", 1000, "Test images for the conditionals.", lower_bound=2)
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 500, "Test images for the conditionals.", lower_bound=2)
+_REFINEMENTS = flags.DEFINE_integer("refinements", 400, "Steps that fit q(z | x) to each image before.", lower_bound=0)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; the run's own when not given.")
 
 
 def main():
     for workdir in _WORKDIRS.value:
-        rows = usefulness.measure(workdir, _DATA_DIR.value, _NUM_SAMPLES.value, _NUM_IMAGES.value)
+        rows = usefulness.measure(workdir, _DATA_DIR.value, _NUM_SAMPLES.value, _NUM_IMAGES.value,
+                                  _REFINEMENTS.value)
         usefulness.write(Path(_OUT.value), rows)
         print("\n".join(f"{r['model']}, {r['likelihood']}, seed {r['seed']}: {r['task']} ({r['setting']}): "
                         f"{r['value']} ± {r['stderr']}" for r in rows), flush=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.figure
 import matplotlib.lines
+import matplotlib.ticker
 
 from spvae_tf import checkpoint, paper, results, tables
 from spvae_tf.errors import InputError
@@ -99,8 +100,10 @@ def scaling(report, path):
         values, seconds = zip(*points)
         axes.loglog(values, [1e3 * s for s in seconds], "o-", color=COLOURS["SPVAE"])
         axes.set_xticks(values, [str(v) for v in values])
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-        axes.set(xlabel=title, ylabel="ms per training step", ylim=(1, None))
+        axes.set(xlabel=title, ylabel="ms per training step", ylim=(500 * min(seconds), 2000 * max(seconds)))
         axes.grid(alpha=0.3)
     save(figure, path)
 

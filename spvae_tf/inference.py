@@ -197,7 +197,7 @@ class Queries:
 
     # --- conditionals -------------------------------------------------------------------------------------------
 
-    def conditional_log_prob(self, x, query, evidence, num_samples=1000, seed=None):
+    def conditional_log_prob(self, x, query, evidence, num_samples=1000, seed=None, refinements=0):
         """log p(x_query | x_evidence) = log p(x_query, x_evidence) − log p(x_evidence).
 
         Both are estimated with the same noise, so that what they share cancels. The difference of two lower bounds is
@@ -209,12 +209,15 @@ class Queries:
           evidence: bool [batch, pixels], the pixels that are known; none gives the marginal of the query.
           num_samples: k.
           seed: integer; None draws a fresh one.
+          refinements: as in `log_prob`, for both bounds. Without them a mask that cuts through a leaf region can leave
+            the evidence's bound the looser by far, and the conditional too high.
 
         Returns:
           Tensor [batch], nats per image.
 
         Raises:
-          InputError: on masks that overlap, a wrong shape or dtype, a pixel outside [0, 1] or NaN, or a k below 1.
+          InputError: on masks that overlap, a wrong shape or dtype, a pixel outside [0, 1] or NaN, a k below 1 or
+            negative refinements.
         """
         x = check_image_array(x, self.graph.num_variables)
         query, evidence = check_mask("query", query, x.shape), check_mask("evidence", evidence, x.shape)
@@ -224,8 +227,8 @@ class Queries:
             raise InputError(f"pixel {pixel} of image {image} is in query and in evidence; the masks must be disjoint")
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
-        joint = self.log_prob(x, num_samples, query | evidence, seed)
-        return joint - self.log_prob(x, num_samples, evidence, seed)
+        joint = self.log_prob(x, num_samples, query | evidence, seed, refinements)
+        return joint - self.log_prob(x, num_samples, evidence, seed, refinements)
 
     # --- missing pixels -----------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""What the structure is good for besides density: hidden halves of images, and labels from few examples."""
+"""What trained models know: hidden halves of images, labels from few examples; and how tight their bounds are."""
 
 import numpy as np
 
@@ -9,27 +9,34 @@ from spvae_tf.errors import InputError
 LABELS = (100, 1000, 10_000)  # labelled images a probe learns from
 PROBES, POOL = 5, 20_000  # probes for each of them at most, on disjoint parts of the first so many training images
 PENALTIES = 10.0 ** np.arange(-6, 3)  # of the ridge regression, times the mean square of the features
-HALF, PROBE = "log p(hidden half | visible half)", "accuracy of a linear probe on "
+IMAGE, HALF, PROBE = "log p(image)", "log p(hidden half | visible half)", "accuracy of a linear probe on "
+AMORTISED, FITTED = "q(z | x) of the encoder", "q(z | x) fitted to each image"
 FIELDS = ("model", "dataset", "likelihood", "protocol", "seed", "task", "setting", "value", "stderr", "repeats",
-          "num_samples", "value_at_tenth", "num_images", "device", "versions", "commit")
+          "num_samples", "refinements", "value_at_half", "num_images", "device", "versions", "commit")
 
 
-def hidden_half(model, images, half, num_samples, seed=0):
-    """log p(hidden half | visible half), both bounds with the same noise.
+def hidden_halves(model, images, num_samples, refinements, seed=0):
+    """log p(hidden half | visible half) for each of answers.HIDDEN_HALVES, all bounds with the same noise.
+
+    An encoder has never seen half an image. A half that covers whole leaf regions leaves the bounds of an SPVAE as
+    tight as they are; a VAE's bound of the visible half comes as close as that of all pixels only when its q(z | x) is
+    fitted to each image.
 
     Args:
       model: SPVAE.
       images: [n, pixels] in [0, 1].
-      half: which one is hidden, one of answers.HIDDEN_HALVES.
       num_samples: k.
+      refinements: steps of fitting q(z | x) to each image, for all bounds (`SPVAE.refine`).
       seed: integer.
 
     Returns:
-      (mean, standard error over images), nats per image.
+      (log p(image) [n], dict half -> [n]), nats per image.
     """
-    visible = read_mask(half, len(images), model.image_shape)
-    values = model.conditional_log_prob(images, ~visible, visible, num_samples, seed).numpy().astype(np.float64)
-    return values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    def bound(observed=None):
+        return model.log_prob(images, num_samples, observed, seed, refinements).numpy().astype(np.float64)
+
+    whole = bound()
+    return whole, {half: whole - bound(read_mask(half, len(images), model.image_shape)) for half in HIDDEN_HALVES}
 
 
 def linear_probe(train, test):
@@ -76,20 +83,23 @@ def probe(train, test, number):
     return np.array([linear_probe([a[start:start + number] for a in train], test) for start in starts])
 
 
-def measure(workdir, data_dir=None, num_samples=1000, num_images=1000, labels=LABELS):
+def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinements=400, labels=LABELS):
     """All figures of one trained run.
 
     Args:
       workdir: folder of the run, on labelled images.
       data_dir: of TensorFlow Datasets; the run's own when None.
-      num_samples: k of the conditionals; `value_at_tenth` is the same with k/10, to see whether it has levelled off.
+      num_samples: k of the conditionals.
       num_images: test images for them.
+      refinements: steps for them, as in `hidden_halves`. `value_at_half` is the same with half as many steps and half
+        as many samples, to see whether it has levelled off.
       labels: how many labelled images the probes learn from; those there are not enough training images for are left
         out.
 
     Returns:
-      list of dicts with the keys FIELDS: for each half the conditional in nats per image, and for each number of labels
-      the accuracy of probes on `embed` and, for comparison, on the pixels. `stderr` is over images, or over `repeats`
+      list of dicts with the keys FIELDS: log p(image) by the encoder's q and by one fitted to each image, for each half
+      the conditional, all in nats per image, and for each number of labels the accuracy of probes on `embed` and, for
+      comparison, on the pixels. `stderr` is over images, or over `repeats`
       probes, each from other labelled images.
 
     Raises:
@@ -103,12 +113,21 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=1000, labels=LA
     common = dict(model=config.model, dataset=dataset.name, likelihood=config.likelihood, protocol=config.protocol,
                   seed=config.seed, device=experiment.device(), versions=experiment.versions(),
                   commit=experiment.commit())
-    rows, images = [], dataset.test[:num_images]
-    for half in HIDDEN_HALVES:
-        value, stderr = hidden_half(model, images, half, num_samples)
-        at_tenth, _ = hidden_half(model, images, half, max(1, num_samples // 10))
-        rows.append(common | dict(task=HALF, setting=half, value=round(value, 3), stderr=round(stderr, 3), repeats=1,
-                                  num_samples=num_samples, value_at_tenth=round(at_tenth, 3), num_images=len(images)))
+    images, rows = dataset.test[:num_images], []
+
+    def add(task, setting, values, steps, values_at_half):
+        rows.append(common | dict(task=task, setting=setting, value=round(values.mean(), 3),
+                                  stderr=round(values.std(ddof=1) / np.sqrt(len(values)), 3), repeats=1,
+                                  num_samples=num_samples, refinements=steps,
+                                  value_at_half=round(values_at_half.mean(), 3), num_images=len(values)))
+
+    amortised = [model.log_prob(images, k, seed=0).numpy() for k in (num_samples, max(1, num_samples // 2))]
+    add(IMAGE, AMORTISED, amortised[0], 0, amortised[1])
+    whole, halves = hidden_halves(model, images, num_samples, refinements)
+    whole_at_half, at_half = hidden_halves(model, images, max(1, num_samples // 2), refinements // 2)
+    add(IMAGE, FITTED, whole, refinements, whole_at_half)
+    for half, values in halves.items():
+        add(HALF, half, values, refinements, at_half[half])
     pool = slice(POOL)
     for kind, describe in (("embedding", lambda x: model.embed(x).numpy()), ("pixels", np.asarray)):
         train = describe(dataset.train[pool]), dataset.train_labels[pool]
@@ -152,7 +171,7 @@ def table_lines(rows):
     models = sorted({row["model"] for row in rows}, key=["SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE"].index)
     lines = [["data, protocol", "task", "setting", *models]]
     for (dataset, likelihood, protocol, task, setting), by_model in sorted(groups.items(), key=_order):
-        unit = f"{setting:,} labels" if isinstance(setting, int) else f"{setting} half hidden"
+        unit = f"{setting:,} labels" if isinstance(setting, int) else setting + " half hidden" * (task == HALF)
         cells = [_cell(by_model.get(model, []), task) for model in models]
         lines.append([f"{dataset}, {likelihood}, {protocol}", task, unit, *cells])
     return lines
@@ -160,13 +179,14 @@ def table_lines(rows):
 
 def _order(item):
     dataset, likelihood, protocol, task, setting = item[0]
-    return dataset, likelihood, protocol, task != HALF, setting if isinstance(setting, int) else 0, task
+    rank = (IMAGE, HALF).index(task) if task in (IMAGE, HALF) else 2
+    return dataset, likelihood, protocol, rank, setting if isinstance(setting, int) else 0, task
 
 
 def _cell(rows, task):
     if not rows:
         return "—"
     mean, deviation = results.mean_and_deviation([row["value"] for row in rows])
-    scale, digits = (1, 1) if task == HALF else (100, 1)
-    spread = f" ± {scale * deviation:.{digits}f}" if len(rows) > 1 else ""
-    return f"{scale * mean:.{digits}f}{' %' if task != HALF else ''}{spread} ({len(rows)})"
+    scale, unit = (1, "") if task in (IMAGE, HALF) else (100, " %")
+    spread = f" ± {scale * deviation:.1f}" if len(rows) > 1 else ""
+    return f"{scale * mean:.1f}{unit}{spread} ({len(rows)})"

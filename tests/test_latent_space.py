@@ -113,7 +113,7 @@ def test_command_line_trains_and_draws(tmp_path):
     results = tmp_path / "results"
     run("--preset=mini", f"--dataset={tmp_path / 'mine.npz'}", "--max_batches=2", "--steps=3",
         f"--results_dir={results}")
-    with open(results / "paper" / "latent_space.csv", newline="") as file:
+    with open(results / "paper" / "latent_space_mine_seed0.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 16 and all(abs(float(r["left"]) + float(r["right"]) - 1) < 2e-4 for r in rows)
     workdir, = (results / "paper" / "runs").iterdir()

@@ -54,14 +54,15 @@ def test_probes_learn_from_disjoint_parts():
     assert len(usefulness.probe(train, test, 10)) == usefulness.PROBES and len(usefulness.probe(train, test, 131)) == 0
 
 
-def test_hidden_half_is_the_difference_of_two_marginals():
+def test_hidden_halves_are_differences_of_two_marginals():
     model = build_model("SPVAE", (4, 4), "continuous", hidden_units=4, latent_dim=2, delta=2)
     x = np.random.default_rng(8).random([5, 16]).astype(np.float32)
-    value, stderr = usefulness.hidden_half(model, x, "right", num_samples=50, seed=9)
-    visible = np.tile([True, True, False, False], [5, 4])
-    each = model.log_prob(x, 50, seed=9).numpy() - model.log_prob(x, 50, visible, seed=9).numpy()
-    assert value == pytest.approx(each.mean(), rel=1e-4)
-    assert stderr == pytest.approx(each.std(ddof=1) / np.sqrt(5), rel=1e-3)
+    whole, values = usefulness.hidden_halves(model, x, num_samples=50, refinements=2, seed=9)
+    np.testing.assert_allclose(whole, model.log_prob(x, 50, seed=9, refinements=2), atol=1e-5)
+    assert list(values) == ["left", "right", "top", "bottom"]
+    visible = np.tile([True, True, False, False], [5, 4])  # the right half is hidden
+    expected = model.conditional_log_prob(x, ~visible, visible, 50, seed=9, refinements=2)
+    np.testing.assert_allclose(values["right"], expected, atol=1e-5)
 
 
 def test_rows_are_replaced_not_doubled(tmp_path):
@@ -90,17 +91,22 @@ def workdir(tmp_path_factory):
 
 
 def test_figures_of_a_run(workdir):
-    rows = usefulness.measure(workdir / "mine", num_samples=20, num_images=10, labels=(10, 25, 100))
+    rows = usefulness.measure(workdir / "mine", num_samples=20, num_images=10, refinements=6, labels=(10, 25, 100))
     model, test = experiment.load(workdir / "mine"), experiment.load_data(experiment.load_config(workdir / "mine")).test
     assert [(row["task"], row["setting"], row["repeats"]) for row in rows] == [
+        (usefulness.IMAGE, usefulness.AMORTISED, 1), (usefulness.IMAGE, usefulness.FITTED, 1),
         *((usefulness.HALF, half, 1) for half in ("left", "right", "top", "bottom")),
         *((usefulness.PROBE + kind, n, r) for kind in ("embedding", "pixels") for n, r in ((10, 4), (25, 1)))]
-    for row in rows[:4]:
-        for k, value in ((20, row["value"]), (2, row["value_at_tenth"])):
-            assert value == pytest.approx(usefulness.hidden_half(model, test[:10], row["setting"], k)[0], abs=1e-3)
-    assert all(row["seed"] == 4 and 0 <= row["value"] <= 1 for row in rows[4:])
+    for k, steps, field in ((20, 6, "value"), (10, 3, "value_at_half")):
+        whole, halves = usefulness.hidden_halves(model, test[:10], k, steps)
+        assert rows[0][field] == pytest.approx(model.log_prob(test[:10], k, seed=0).numpy().mean(), abs=1e-3)
+        assert rows[1][field] == pytest.approx(whole.mean(), abs=1e-3)
+        for row in rows[2:6]:
+            assert row[field] == pytest.approx(halves[row["setting"]].mean(), abs=1e-3) and row["stderr"] > 0
+    assert all(row["seed"] == 4 and 0 <= row["value"] <= 1 for row in rows[6:])
     lines = usefulness.table_lines(rows + [row | dict(seed=5, value=row["value"] + 0.5) for row in rows])
     assert lines[0] == ["data, protocol", "task", "setting", "SPVAE"] and len(lines) == 1 + len(rows)
+    assert lines[1][1:3] == [usefulness.IMAGE, usefulness.AMORTISED]
     assert lines[1][3] == f"{rows[0]['value'] + 0.25:.1f} ± 0.4 (2)"
     assert lines[-1][2:] == ["25 labels", f"{100 * rows[-1]['value'] + 25:.1f} % ± 35.4 (2)"]
 
