@@ -15,14 +15,16 @@ import numpy as np
 import tensorflow as tf
 
 from spvae_tf import experiment, iwae, vae
+from spvae_tf.answers import read_mask
 from spvae_tf.data import load_dataset
 from spvae_tf.model import EVALUATION_BATCH, EVALUATION_ROWS, MODELS
 from spvae_tf.plain import PlainSPVAE
 from spvae_tf.training import Trainer
 
 BATCHES = 16  # training batches in one timed call
-KINDS = ("step", "validation", "evaluation", "plain")  # what is timed
+KINDS = ("step", "validation", "evaluation", "inpainting", "plain")  # what is timed
 EVALUATION_SAMPLES = 200  # k of a timed evaluation, whose time is scaled to k = 5,000
+INPAINTED = 256  # images whose right half is filled in, k = 100
 
 
 class Timing:
@@ -242,6 +244,13 @@ def evaluation_timing(model, images):
     return Timing(lambda: model.log_prob(images, EVALUATION_SAMPLES, seed=0), len(images) * EVALUATION_SAMPLES / 5000)
 
 
+def inpainting_timing(model, images):
+    """The posterior mean of the hidden right halves of INPAINTED images."""
+    images = np.resize(images, [INPAINTED, images.shape[1]])
+    observed = read_mask("right", INPAINTED, model.image_shape)
+    return Timing(lambda: model.inpaint(images, observed, seed=0))
+
+
 def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5):
     """Times everything.
 
@@ -252,7 +261,7 @@ def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5)
 
     Returns:
       dict of results that JSON can hold: for each likelihood and model the seconds of a step, a validation, an
-      evaluation, their floors, compilation, start and peak memory.
+      evaluation, an inpainting, the floors of the first and third, compilation, start and peak memory.
     """
     report = dict(device=experiment.device(), versions=experiment.versions(), commit=experiment.commit(),
                   batches_per_call=BATCHES, repeats=repeats, cells=[])
@@ -277,6 +286,7 @@ def _contender(name, likelihood, dataset):
     contender["step"] = step_timing(trainer)
     contender["validation"] = Timing(lambda: trainer._validation(tf.constant(0)))
     contender["evaluation"] = evaluation_timing(trainer.model, dataset.test)
+    contender["inpainting"] = inpainting_timing(trainer.model, dataset.test)
     return contender
 
 
@@ -360,7 +370,7 @@ def format_report(report):
                              f"{cell['plain']['median'] / cell['step']['median']:.1f}, "
                              f"compilation {compile_ratio:.1f}")
     lines += ["", f"{'':22}{'step ms':>9}{'(min–max)':>15}{'× floor':>9}{'validation':>12}{'compile s':>11}"
-              f"{'start s':>9}{'k=5000 img/s':>14}{'of floor':>10}{'peak MiB':>10}"]
+              f"{'start s':>9}{'k=5000 img/s':>14}{'of floor':>10}{'inpainting s':>14}{'peak MiB':>10}"]
     for (likelihood, name), cell in cells.items():
         step, floor = cell["step"], cell["step_floor"]["sum"]
         evaluation = cell["evaluation"]["median"]
@@ -368,8 +378,10 @@ def format_report(report):
         lines.append(
             f"{name + ', ' + likelihood:22}{1e3 * step['median']:9.1f}{_range(step):>15}"
             f"{step['median'] / floor:9.2f}{validation_share(cell):11.0%} {cell['compile']['step']:11.1f}"
-            f"{cell['start']:9.1f}{1 / evaluation:14.1f}{cell['evaluation_floor']['sum'] / evaluation:10.0%}{peak}")
+            f"{cell['start']:9.1f}{1 / evaluation:14.1f}{cell['evaluation_floor']['sum'] / evaluation:10.0%}"
+            f"{cell['inpainting']['median']:14.2f}{peak}")
     lines += ["validation: 10,000 images at k = 5, as a share of the 128 training batches before it",
+              f"inpainting: the right halves of {INPAINTED} images, posterior mean, k = 100",
               "start: from the start of a process to the end of its first 16 training steps; peak: of that process, "
               "validation and evaluation included, on a GPU of its memory"]
     return "\n".join(lines)

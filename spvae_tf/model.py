@@ -15,7 +15,6 @@ from spvae_tf.errors import InputError, check_count, check_seed
 from spvae_tf.inference import Queries
 from spvae_tf.inputs import check_image_shape, check_images, check_policy, in_batches, make_seed
 from spvae_tf.likelihoods import get_likelihood
-from spvae_tf.memory import keep_freed_memory
 from spvae_tf.region_graph import RegionGraph, poon_domingos, rectangle, single_region
 from spvae_tf.spn import SumProductNetwork
 
@@ -52,7 +51,6 @@ class SPVAE(Queries, keras.Model):
     def __init__(self, graph, image_shape, likelihood, architecture="dense", hidden_units=32, latent_dim=25,
                  num_sums=2, num_components=2, seed=0, **kwargs):
         super().__init__(**kwargs)
-        keep_freed_memory()
         check_policy(self.dtype_policy)
         for name, value in (("hidden_units", hidden_units), ("latent_dim", latent_dim)):
             check_count(name, value)

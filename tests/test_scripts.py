@@ -1,6 +1,7 @@
 """The scripts through their command line: what a newcomer types, what goes wrong, killed and started again."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -178,3 +179,17 @@ def test_table2(tmp_path):
     rows = list(csv.DictReader((tmp_path / "table2.csv").open()))
     assert len(rows) == 24 and all(int(row["params"]) // 1000 == int(row["paper_kparams"]) for row in rows)
     assert "3,288,224 (3288k)" in out
+
+
+@pytest.mark.slow
+def test_benchmark(tmp_path):
+    """Ratios first, every kind of figure in the JSON; not how long anything takes."""
+    out, _ = run("benchmark.py", "--models=SPVAE,VAE", "--likelihoods=discrete", "--repeats=1",
+                 f"--json={tmp_path / 'b.json'}")
+    assert out.index("SPVAE / VAE") < out.index("step ms")
+    cells = json.loads((tmp_path / "b.json").read_text())["cells"]
+    assert [cell["model"] for cell in cells] == ["SPVAE", "VAE"]
+    for cell in cells:
+        kinds = {"step", "validation", "evaluation", "inpainting"} | ({"plain"} if cell["model"] == "SPVAE" else set())
+        assert kinds == set(cell["compile"]) and all(cell[kind]["median"] > 0 for kind in kinds)
+        assert cell["start"] > 0 and cell["step_floor"]["sum"] > 0 and cell["evaluation_floor"]["sum"] > 0
