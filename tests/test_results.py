@@ -626,7 +626,7 @@ def test_what_may_change_when_a_run_is_continued(tmp_path):
 
 def test_evaluation_counts_every_image(monkeypatch):
     class Model:
-        def estimate(self, images, num_samples, seed, progress):
+        def estimate(self, images, num_samples, seed, refinements, progress):
             progress(len(images), images[:, 0])
             return tf.constant(images[:, 0] + num_samples), None
     images = np.array([[-1.0], [3.0], [4.0]], np.float32)

@@ -54,7 +54,11 @@ def test_train_writes_its_log_and_tensorboard(workdir):
 
 def test_evaluate(workdir):
     out, _ = run("evaluate.py", f"--workdir={workdir}", "--num_samples=7", "--num_images=5")
-    assert "k = 7" in out and "5 of 20 test images" in out
+    assert "k = 7)" in out and "5 of 20 test images" in out
+    fitted, _ = run("evaluate.py", f"--workdir={workdir}", "--num_samples=7", "--num_images=5", "--refinements=50")
+    assert "k = 7, q fitted in 50 steps" in fitted
+    loose, tight = (float(text.split(") ")[1].split()[0]) for text in (out, fitted))
+    assert tight > loose
 
 
 def test_picture_of_a_run_is_named_after_it(workdir, tmp_path):
