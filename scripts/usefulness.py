@@ -1,7 +1,8 @@
 """Measures what trained models know besides density, and adds it to a CSV.
 
-For each half of the test images log p(hidden half | visible half), and for 100, 1,000 and 10,000 labels the accuracy of
-a linear probe on the model's embedding and on the pixels.
+Of test images log p(image), by the encoder's q(z | x) and by one fitted to each image; for each half of them
+log p(hidden half | visible half); and for 100, 1,000 and 10,000 labels the accuracy of a linear probe on the embedding
+and on the pixels.
 
 Example:
   python scripts/usefulness.py --workdirs=results/paper/runs/spvae-…-seed0,results/paper/runs/vae-…-seed0
@@ -16,9 +17,9 @@ from spvae_tf import usefulness
 
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of trained runs.", required=True)
 _OUT = flags.DEFINE_string("out", "results/usefulness.csv", "The CSV.")
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "k of the conditionals.", lower_bound=1)
-_NUM_IMAGES = flags.DEFINE_integer("num_images", 500, "Test images for the conditionals.", lower_bound=2)
-_REFINEMENTS = flags.DEFINE_integer("refinements", 400, "Steps that fit q(z | x) to each image before.", lower_bound=0)
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "k of the bounds.", lower_bound=2)
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 500, "Test images for the bounds.", lower_bound=2)
+_REFINEMENTS = flags.DEFINE_integer("refinements", 400, "Steps that fit q(z | x) to each image.", lower_bound=2)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; the run's own when not given.")
 
 

@@ -1,13 +1,14 @@
 """SPVAE: hierarchical decompositional mixtures of variational autoencoders (Tan & Peharz, ICML 2019)."""
 
-from spvae_tf.errors import InputError
-from spvae_tf.experiment import load
 from spvae_tf.memory import keep_freed_memory
-from spvae_tf.model import SPVAE, build_model
-from spvae_tf.region_graph import RegionGraph, poon_domingos, random_binary_trees, single_region
-from spvae_tf.spn import SumProductNetwork
 
-keep_freed_memory()  # of the whole process, while few of its threads have asked for memory yet
+keep_freed_memory()  # before TensorFlow's threads ask for memory
+
+from spvae_tf.errors import InputError  # noqa: E402
+from spvae_tf.experiment import load  # noqa: E402
+from spvae_tf.model import SPVAE, build_model  # noqa: E402
+from spvae_tf.region_graph import RegionGraph, poon_domingos, random_binary_trees, single_region  # noqa: E402
+from spvae_tf.spn import SumProductNetwork  # noqa: E402
 
 __version__ = "0.1.0"
 

@@ -209,8 +209,8 @@ class Queries:
           evidence: bool [batch, pixels], the pixels that are known; none gives the marginal of the query.
           num_samples: k.
           seed: integer; None draws a fresh one.
-          refinements: as in `log_prob`, for both bounds. Without them a mask that cuts through a leaf region can leave
-            the evidence's bound the looser by far, and the conditional too high.
+          refinements: as in `log_prob`, for both bounds. Without them, under a mask that cuts through a leaf region,
+            one bound can be looser than the other by hundreds of nats.
 
         Returns:
           Tensor [batch], nats per image.

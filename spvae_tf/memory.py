@@ -1,6 +1,7 @@
 """Keeps the C library from giving a compiled step's memory back to the system after every step."""
 
 import ctypes
+import os
 
 # of glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
@@ -12,11 +13,14 @@ def keep_freed_memory():
 
     For the whole process, hence called when the package is imported. A step compiled by XLA asks for all its temporary
     memory at once. glibc maps so large a piece afresh each time, and the system clears it page by page as it is
-    touched: 10,000 page faults and a third of an SPVAE step on a CPU, 30,000 for a convolutional model.
+    touched: 10,000 page faults and a third of an SPVAE step on a CPU, 30,000 for a convolutional model. Nothing is done
+    where the environment sets malloc up itself (variables MALLOC_… and GLIBC_TUNABLES).
 
     Returns:
       Whether the C library took the settings.
     """
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # musl, macOS; Windows

@@ -274,8 +274,9 @@ class SPVAE(Queries, keras.Model):
           num_samples: k.
           observed: bool [batch, pixels], True where a pixel is observed. None: all are.
           seed: integer; None draws a fresh one.
-          refinements: steps by which q(z | x) is first fitted to each image on its own (`refine`). It stays a bound,
-            a tighter one, where the encoder is poor: above all under masks that cut through a leaf region.
+          refinements: steps by which q(z | x) is first fitted to each image on its own (`refine`); 0 takes the
+            encoder's. It stays a bound, from some hundred steps on a tighter one, above all where a mask cuts through a
+            leaf region.
 
         Returns:
           Tensor [batch], nats per image.

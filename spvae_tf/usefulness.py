@@ -18,9 +18,9 @@ FIELDS = ("model", "dataset", "likelihood", "protocol", "seed", "task", "setting
 def hidden_halves(model, images, num_samples, refinements, seed=0):
     """log p(hidden half | visible half) for each of answers.HIDDEN_HALVES, all bounds with the same noise.
 
-    An encoder has never seen half an image. A half that covers whole leaf regions leaves the bounds of an SPVAE as
-    tight as they are; a VAE's bound of the visible half comes as close as that of all pixels only when its q(z | x) is
-    fitted to each image.
+    An encoder has never seen half an image, so that a VAE's bound of the visible half may be far from as tight as that
+    of all pixels; q(z | x) is therefore fitted to each image. (A half that covers whole leaf regions leaves the bounds
+    of an SPVAE as tight as they are.)
 
     Args:
       model: SPVAE.

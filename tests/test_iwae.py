@@ -282,6 +282,8 @@ def test_nothing_observed_is_exactly_zero():
     model = SPVAE(graph, (3, 3), "discrete", hidden_units=1, latent_dim=1, num_sums=3, seed=1)
     value = model.log_prob(np.full([2, 9], np.nan), num_samples=1, observed=np.zeros([2, 9], bool))
     np.testing.assert_array_equal(value, [0, 0])
+    value = model.log_prob(np.full([2, 9], np.nan), 1, np.zeros([2, 9], bool), refinements=2)
+    np.testing.assert_array_equal(value, [0, 0])
 
 
 # --- q fitted to each image ----------------------------------------------------------------------------------
