@@ -102,7 +102,10 @@ def test_figures_of_a_run(workdir):
         assert rows[0][field] == pytest.approx(model.log_prob(test[:10], k, seed=0).numpy().mean(), abs=1e-3)
         assert rows[1][field] == pytest.approx(whole.mean(), abs=1e-3)
         for row in rows[2:6]:
-            assert row[field] == pytest.approx(halves[row["setting"]].mean(), abs=1e-3) and row["stderr"] > 0
+            values = halves[row["setting"]]
+            assert row[field] == pytest.approx(values.mean(), abs=1e-3)
+            if field == "value":
+                assert row["stderr"] == pytest.approx(values.std(ddof=1) / np.sqrt(10), abs=1e-3)
     assert all(row["seed"] == 4 and 0 <= row["value"] <= 1 for row in rows[6:])
     lines = usefulness.table_lines(rows + [row | dict(seed=5, value=row["value"] + 0.5) for row in rows])
     assert lines[0] == ["data, protocol", "task", "setting", "SPVAE"] and len(lines) == 1 + len(rows)
