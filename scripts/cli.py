@@ -47,8 +47,6 @@ def run(main, commands=()):
       commands: words of which the command line has to hold one, besides flags.
     """
     def checked(argv):
-        if flags.FLAGS["verbosity"].using_default_value:
-            logging.set_verbosity(logging.WARNING)  # not what TensorFlow Datasets reads
         words = argv[1:]
         if commands:
             if len(words) != 1 or words[0] not in commands:
@@ -70,6 +68,8 @@ def run(main, commands=()):
 def _parse_flags(argv):
     try:
         remaining = flags.FLAGS(argv)
+        if flags.FLAGS["verbosity"].using_default_value:  # absl would make it INFO
+            flags.FLAGS.verbosity = logging.WARNING  # not what TensorFlow Datasets reads
         if "config" in flags.FLAGS:
             flags.FLAGS.config.keys()  # a missing file shows only now
         return remaining

@@ -66,6 +66,14 @@ def test_picture_of_a_run_is_named_after_it(workdir, tmp_path):
     assert out.strip() == str(tmp_path / "samples_spvae_mine_continuous_paper_seed0.png")
 
 
+def test_the_libraries_own_log_is_quiet_unless_asked_for():
+    code = "import cli; from absl import logging; cli.run(lambda: logging.info('reading a file'))"
+    for flags, said in (([], False), (["--verbosity=0"], True)):
+        done = subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT / "scripts", text=True,
+                              capture_output=True)
+        assert done.returncode == 0 and ("reading a file" in done.stderr) == said, done.stderr
+
+
 def test_help_has_an_example():
     for script in sorted(p.name for p in (ROOT / "scripts").glob("*.py") if p.name != "cli.py"):
         assert "\nExample" in (ROOT / "scripts" / script).read_text(), script
