@@ -1,6 +1,7 @@
 """What all scripts share: quiet start, and one clear line with an exit status for whatever a user can get wrong."""
 
 import contextlib
+import gc
 import os
 import sys
 import tempfile
@@ -27,6 +28,7 @@ def _quiet_start():
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+gc.disable()  # what is imported stays: a second is spent on looking through it for garbage, and more while tracing
 with _quiet_start():
     import tensorflow as tf
 
@@ -35,6 +37,8 @@ with _quiet_start():
 
     tf.get_logger().setLevel("ERROR")  # not that models of many sizes are compiled in one process
     tf.function(lambda: tf.zeros([]) + 1, jit_compile=True)()  # the devices and XLA introduce themselves once
+gc.freeze()
+gc.enable()
 
 
 def run(main, commands=()):

@@ -118,9 +118,9 @@ class Trainer:
         self.best_ll, self.best, self.seconds, self.history = -np.inf, self._weights(), 0.0, []
         self._block = tf.function(self._run_block, input_signature=[
             tf.TensorSpec([None, config.batch_size], tf.int32), tf.TensorSpec([], tf.int32)])
-        self._update = tf.function(self._run_update, jit_compile=True)
-        self._bounds = tf.function(self._run_bounds, jit_compile=True)
-        self._noise = tf.function(iwae.standard_normal, jit_compile=True)
+        self._update = tf.function(self._run_update, jit_compile=True, autograph=False)
+        self._bounds = tf.function(self._run_bounds, jit_compile=True, autograph=False)
+        self._noise = tf.function(iwae.standard_normal, jit_compile=True, autograph=False)
         self._validation = tf.function(self._run_validation)
 
     def _place(self, images):
