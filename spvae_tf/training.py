@@ -117,11 +117,11 @@ class Trainer:
         self.step = self.strikes = self.best_step = 0
         self.best_ll, self.best, self.seconds, self.history = -np.inf, self._weights(), 0.0, []
         self._block = tf.function(self._run_block, input_signature=[
-            tf.TensorSpec([None, config.batch_size], tf.int32), tf.TensorSpec([], tf.int32)])
+            tf.TensorSpec([None, config.batch_size], tf.int32), tf.TensorSpec([], tf.int32)], autograph=False)
         self._update = tf.function(self._run_update, jit_compile=True, autograph=False)
         self._bounds = tf.function(self._run_bounds, jit_compile=True, autograph=False)
         self._noise = tf.function(iwae.standard_normal, jit_compile=True, autograph=False)
-        self._validation = tf.function(self._run_validation)
+        self._validation = tf.function(self._run_validation, autograph=False)
 
     def _place(self, images):
         """The images on the device, and their base measure, which no parameter changes."""
@@ -152,11 +152,8 @@ class Trainer:
 
     def _run_block(self, indices, first_step):
         """Batches `indices` [n, batch_size] one after the other; returns their bounds [n]."""
-        count = tf.shape(indices)[0]
-        bounds = tf.TensorArray(tf.float32, count)
-        for n in tf.range(count):
-            bounds = bounds.write(n, self._update(*self._batch(indices[n], first_step + n)))
-        return bounds.stack()
+        return tf.map_fn(lambda n: self._update(*self._batch(indices[n], first_step + n)),
+                         tf.range(tf.shape(indices)[0]), fn_output_signature=tf.float32)
 
     def _run_validation(self, step):
         """The mean bound of the whole validation set, nats per image.
@@ -168,9 +165,8 @@ class Trainer:
         size, rest = min(VALIDATION_BATCH, count), count % min(VALIDATION_BATCH, count)
         noise = self._noise(iwae.random_words(
             self.model.noise_shape(self.config.train_samples, size), self._seed_of(VALIDATION, step)))
-        total = tf.zeros([])
-        for start in tf.range(0, count - size + 1, size):
-            total += self._sum_of_bounds(start, size, noise)
+        total = tf.reduce_sum(tf.map_fn(lambda start: self._sum_of_bounds(start, size, noise),
+                                        tf.range(0, count - size + 1, size), fn_output_signature=tf.float32))
         if rest:
             total += self._sum_of_bounds(count - rest, rest, noise[:, :, :rest])
         return total / count

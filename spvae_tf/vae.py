@@ -56,6 +56,7 @@ class StackedDense(keras.layers.Layer):
             shape=(num_experts, num_inputs, units), name="kernel",
             initializer=keras.initializers.TruncatedNormal(0.0, stddev, seed=_seed(rng)))
         self.bias = self.add_weight(shape=(num_experts, 1, units), name="bias", initializer="zeros")
+        self.built = True  # or Keras would trace everything twice, to find out what there is to build
 
     def call(self, rows, surplus=0):
         """The layer, with `surplus` units of weight zero besides; surplus features of `rows` meet weights of zero."""
@@ -97,6 +98,7 @@ class StackedConv(keras.layers.Layer):
             shape=(num_experts, 3, 3, *taps), name="kernel",
             initializer=keras.initializers.RandomUniform(-limit, limit, seed=_seed(rng)))
         self.bias = self.add_weight(shape=(num_experts, 1, channels[1]), name="bias", initializer="zeros")
+        self.built = True  # as above
 
     def call(self, rows):
         kernel = tf.cast(self.kernel, rows.dtype)
