@@ -118,7 +118,8 @@ class SPVAE(Queries, keras.Model):
           [experts, batch, pixels of a leaf]; experts of a leaf region lie side by side.
         """
         leaves = tf.transpose(tf.gather(x, self._leaf_pixels, axis=1), [1, 0, 2])
-        return tf.repeat(leaves, self.num_components, axis=0)
+        copies = tf.tile(leaves[:, None], [1, self.num_components, 1, 1])
+        return tf.reshape(copies, [self.num_experts, -1, leaves.shape[2]])
 
     def encode(self, x, observed=None):
         """q(z_l | x_l) of every expert.

@@ -161,6 +161,7 @@ class StackedMLP(keras.layers.Layer):
         self.num_heads = num_heads
         self.dense = [StackedDense(num_heads * num_experts, i, o, rng, name=f"dense_{n}")
                       for n, (i, o) in enumerate(zip(widths, widths[1:]))]
+        self.built = True  # as above
 
     def call(self, rows):
         """[experts, rows, inputs] -> a list of [experts, rows, outputs], one for each head."""
