@@ -7,7 +7,7 @@ import math
 import re
 from pathlib import Path
 
-from spvae_tf import data, experiment, figures, grid, paper, results, sweep, usefulness
+from spvae_tf import authors, data, experiment, figures, grid, paper, results, sweep, usefulness
 from spvae_tf.errors import InputError
 
 TEST_SAMPLES = 5000  # Table 1's k
@@ -314,7 +314,8 @@ def results_blocks(results_dir):
     """
     rows = read_protocols(results_dir)
     compared = {protocol: compare(rows[protocol]) for protocol in rows}
-    blocks = {"margins": markdown(margin_lines(compared)), "svhn subset": _subset_block(results_dir),
+    blocks = {"margins": markdown(margin_lines(compared)), "the authors' choice": markdown(authors.choice_lines()),
+              "svhn subset": _subset_block(results_dir),
               "usefulness": markdown(usefulness.table_lines(_rows_if_there(Path(results_dir) / "usefulness.csv"))),
               "table 2": markdown(table2_lines(results.read_table(Path(results_dir) / "table2.csv")))}
     for protocol in rows:

@@ -4,7 +4,8 @@ import csv
 from pathlib import Path
 from typing import NamedTuple
 
-DIGITIZED_SWEEP = Path(__file__).parent / "paper_data" / "figure2_digitized.csv"
+DATA = Path(__file__).parent / "paper_data"
+DIGITIZED_SWEEP, AUTHORS_RUNS = DATA / "figure2_digitized.csv", DATA / "authors_runs.csv"
 
 
 class Cell(NamedTuple):
@@ -92,3 +93,19 @@ def digitized_sweep():
             curve = sweep.setdefault((models[row["model"]], dataset, row["likelihood"]), {})
             curve[float(row["train_fraction"])] = float(row["test_ll_k5_digitized"])
     return sweep
+
+
+def authors_runs():
+    """The training runs in the authors' notebooks, of all sizes they tried.
+
+    Returns:
+      dict (model, data set, likelihood), as in PAPER -> dict (H, n_z) -> list of (validation ELBO, test ELBO), k = 5,
+      nats per image, best on validation first.
+    """
+    runs = {}
+    with open(AUTHORS_RUNS, newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            sizes = runs.setdefault((row["model"], row["dataset"], row["likelihood"]), {})
+            sizes.setdefault((int(row["hidden_units"]), int(row["latent_dim"])), []).append(
+                (float(row["val_ll_k5"]), float(row["test_ll_k5"])))
+    return {key: {size: sorted(values, reverse=True) for size, values in sizes.items()} for key, sizes in runs.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spvae_tf import compare, figures, paper, results, sweep, tables
+from spvae_tf import authors, compare, figures, paper, results, sweep, tables
 from spvae_tf.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -368,3 +368,24 @@ def test_means_and_deviations_are_numpys():
         found, = cells_of(*rows).values()
         assert found[name] == pytest.approx(np.mean(values))
         assert found[f"{name}_std"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_authors_runs_hold_the_logged_values_of_every_cell():
+    runs = paper.authors_runs()
+    assert sum(len(values) for sizes in runs.values() for values in sizes.values()) == 559
+    assert list(paper.PAPER) == [key for key in paper.PAPER if key in runs] and len(runs) == 24
+    for key, cell in paper.PAPER.items():
+        for size, logged in (((cell.hidden_units, cell.latent_dim), (cell.logged_val_ll, cell.logged_test_ll)),
+                             (cell.checkpoint, cell.checkpoint_logged)):
+            if None not in (size, logged) and None not in logged:
+                assert tuple(map(round, runs[key][size][0])) == logged
+
+
+def test_how_the_authors_chose():
+    lines = {line[0]: line[1:] for line in authors.choice_lines()}
+    assert len(lines) == 25
+    assert lines["VAE, mnist, discrete"] == [
+        "32", "300, 200: -2672 (1.)", "300, 200: -2672", "300, 100: -2712", "300, 150: -2728", "—"]
+    assert lines["SPVAE, mnist, discrete"][:3] == ["38", "30, 25: -1855 (5.)", "100, 25: -1476"]
+    assert lines["Conv-VAE, svhn_cropped, discrete"][1] == "128, 200: not logged"
+    assert lines["VAE, cifar10, discrete"][-1] == "314"  # −28,296.678 and −28,610.316
