@@ -9,7 +9,7 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf import checkpoint, compare
+from spvae_tf import checkpoint, results_page
 from spvae_tf.errors import InputError
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results", "Folder with released/, paper/ and svhn_subset/.")
@@ -21,9 +21,9 @@ def main():
     page = Path(_PAGE.value)
     if not page.exists():
         raise InputError(f"there is no page {page}")
-    checkpoint.write_text(page, compare.fill(page.read_text(encoding="utf-8"),
-                                             compare.results_blocks(_RESULTS_DIR.value)))
-    compare.plot(_RESULTS_DIR.value, _PLOT.value)
+    blocks = results_page.results_blocks(_RESULTS_DIR.value)
+    checkpoint.write_text(page, results_page.fill(page.read_text(encoding="utf-8"), blocks))
+    results_page.plot(_RESULTS_DIR.value, _PLOT.value)
     print(f"{page}\n{_PLOT.value}")
 
 

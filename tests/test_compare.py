@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spvae_tf import authors, compare, figures, paper, results, sweep, tables
+from spvae_tf import authors, compare, figures, paper, results, results_page, sweep, tables
 from spvae_tf.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -228,7 +228,8 @@ def test_untested_points_of_a_grid_are_not_compared(tmp_path):
 
 def test_results_page_is_up_to_date():
     page = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
-    assert page == compare.fill(page, compare.results_blocks(ROOT / "results")), "run python scripts/make_results.py"
+    blocks = results_page.results_blocks(ROOT / "results")
+    assert page == results_page.fill(page, blocks), "run python scripts/make_results.py"
 
 
 def test_table_without_a_row_has_not_been_run(tmp_path):
@@ -246,7 +247,7 @@ def test_commands_for_what_is_missing():
 
     rows = [make_row(seed=0), make_row(seed=2), make_row("Conv-VAE", likelihood="discrete")]
     rows += [make_row("VAE", seed=n, likelihood=li) for n in (3, 4, 5) for li in ("continuous", "discrete")]
-    lines = compare._not_run_block(rows, "paper").splitlines()
+    lines = results_page._not_run_block(rows, "paper").splitlines()
     assert command("tuned", "mnist", "SPVAE", "continuous", "1") in lines
     assert command("tuned", "mnist", "SPVAE", "discrete", "0,1,2") in lines
     assert command("tuned", "cifar10", "VAE", "continuous,discrete", "0,1,2") in lines
@@ -254,15 +255,15 @@ def test_commands_for_what_is_missing():
     assert command("checkpoint", "mnist", "Conv-VAE", "discrete", "0") in lines
     assert not [line for line in lines if "--datasets=mnist --models=VAE" in line]
     rows += [make_row("Conv-VAE", likelihood="discrete", preset="checkpoint", latent_dim=100)]
-    assert not [line for line in compare._not_run_block(rows, "paper").splitlines() if "--models=Conv-VAE" in line
+    assert not [line for line in results_page._not_run_block(rows, "paper").splitlines() if "--models=Conv-VAE" in line
                 and "mnist" in line and "discrete" in line]
 
 
 def test_blocks_are_replaced_and_nothing_else():
     text = "a\n<!-- begin: one -->\nold\n<!-- end: one -->\nb\n<!-- begin: two -->\n<!-- end: two -->\n"
-    filled = compare.fill(text, {"one": "1", "two": r"\2"})
+    filled = results_page.fill(text, {"one": "1", "two": r"\2"})
     assert filled == text.replace("old", "1").replace("two -->\n<", "two -->\n\\2\n<")
-    assert compare.fill(filled, {"one": "1", "two": r"\2"}) == filled
+    assert results_page.fill(filled, {"one": "1", "two": r"\2"}) == filled
 
 
 @pytest.mark.parametrize("text", ["", "<!-- begin: one -->\n<!-- end: two -->", "<!-- begin: one -->\n",
@@ -270,13 +271,13 @@ def test_blocks_are_replaced_and_nothing_else():
                                   "<!-- begin: one -->\n<!-- begin: one -->\n<!-- end: one -->\n<!-- end: one -->"])
 def test_marks_that_do_not_match_are_refused(text):
     with pytest.raises(InputError, match="marks of the blocks do not match|the blocks are"):
-        compare.fill(text, {"one": "1"})
+        results_page.fill(text, {"one": "1"})
 
 
 def test_margins_of_the_paper_and_ours():
     rows = [make_row(seed=n, test_ll=2800.0 + 30 * n) for n in (0, 1)]
     rows += [make_row("VAE", seed=n, test_ll=2600.0 + 40 * n) for n in (0, 1)]
-    lines = compare.margin_lines({"released": compare.compare(rows), "paper": compare.compare(rows[:2])})
+    lines = results_page.margin_lines({"released": compare.compare(rows), "paper": compare.compare(rows[:2])})
     assert lines[0][2:] == ["published", "protocol released", "protocol paper"]
     by_name = {tuple(line[:2]): line[2:] for line in lines[1:]}
     deviation = math.hypot(30, 40) / math.sqrt(2)
@@ -295,7 +296,7 @@ def test_subset_stands_beside_the_sweep_at_a_twentieth(tmp_path):
             subset_row(3, 0.0, batches=4001), subset_row(0, 100.0, hidden_units=8),
             subset_row(0, 200.0, latent_dim=5, num_samples=10, num_test_images=100)]
     results.write_table(tmp_path / "svhn_subset" / "released" / "table1.csv", rows)
-    head, narrower, few_codes, whole = compare.subset_lines(tmp_path)
+    head, narrower, few_codes, whole = results_page.subset_lines(tmp_path)
     assert whole == ["SPVAE, svhn_subset, continuous", "32, 25", "released", "3433", "1510.0 ± 14.1 (2)",
                      "1520.0 ± 14.1 (2)", "1707.8", "1704.4", "2 partial runs left out"]
     assert narrower[1] == "8, 25" and narrower[4:6] == ["100.0 (1)", "110.0 (1)"] and narrower[-1] == ""
@@ -306,7 +307,7 @@ def test_command_of_the_subset_stands_where_nothing_has_been_run(tmp_path):
     command = ("bash scripts/reproduce_table1.sh --preset=tuned --protocol=released "
                "--datasets=<path>/svhn_subset.npz --cell_of=svhn_cropped --models=SPVAE,VAE "
                "--results_dir=results/svhn_subset")
-    assert command in compare._subset_block(tmp_path).splitlines()
+    assert command in results_page._subset_block(tmp_path).splitlines()
 
 
 def test_nats_lost_with_less_data_are_paired_by_seed(tmp_path):
@@ -317,9 +318,9 @@ def test_nats_lost_with_less_data_are_paired_by_seed(tmp_path):
             swept(0.1, 2, 9.0), swept(0.005, 0, 2000.0), swept(0.005, 1, 0.0, batches=4001),  # one cut off
             swept(1.0, 0, 2500.0, "VAE"), swept(0.1, 0, 2000.0, "VAE", preset="grid"),
             swept(1.0, 0, 0.0, dataset="mnist_sample")]
-    assert compare.sweep_lines(tmp_path / "paper") == [["model", "likelihood", "data set", "sizes"]]
+    assert results_page.sweep_lines(tmp_path / "paper") == [["model", "likelihood", "data set", "sizes"]]
     results.write_table(sweep.path_of(tmp_path / "paper"), rows, sweep.FIELDS)
-    assert compare.sweep_lines(tmp_path / "paper") == [
+    assert results_page.sweep_lines(tmp_path / "paper") == [
         ["model", "likelihood", "data set", "sizes", "100 %", "10 %", "0.5 %"],
         ["SPVAE", "continuous", "mnist", "Table 2's", "2750.0 ± 70.7 (2)", "-60.0 ± 14.1 (2)", "-800.0 (1)"],
         ["VAE", "continuous", "mnist", "Table 2's", "2500.0 (1)", "—", "—"],
@@ -335,9 +336,9 @@ def test_digitized_sweep():
 
 def test_plot_is_drawn_from_the_tables(tmp_path):
     results.write_table(tmp_path / "released" / "table1.csv", [make_row(), make_row("VAE", likelihood="discrete")])
-    compare.plot(tmp_path, tmp_path / "plot.png")
+    results_page.plot(tmp_path, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"
-    compare.plot(tmp_path / "nothing", tmp_path / "empty.png")
+    results_page.plot(tmp_path / "nothing", tmp_path / "empty.png")
 
 
 def test_plot_has_two_rows_marks_foreign_numbers_and_gives_one_seed_no_bar(tmp_path, monkeypatch):
@@ -346,7 +347,7 @@ def test_plot_has_two_rows_marks_foreign_numbers_and_gives_one_seed_no_bar(tmp_p
     results.write_table(tmp_path / "released" / "table1.csv", [
         make_row("Conv-VAE", likelihood="discrete"), *(make_row(seed=n, test_ll=2800.0 + n) for n in (0, 2)),
         *(make_row(dataset="cifar10", likelihood=li) for li in ("continuous", "discrete"))])
-    compare.plot(tmp_path, "unused.png")
+    results_page.plot(tmp_path, "unused.png")
     axes = {a.get_title(): a for a in saved[0].axes}
     assert len({round(a.get_subplotspec().rowspan.start) for a in axes.values()}) == 2 and len(axes) == 4
     drawn = {line.get_label(): np.array(line.get_ydata(), float) for line in axes["mnist, discrete"].lines}
