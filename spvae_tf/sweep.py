@@ -14,7 +14,7 @@ from spvae_tf.errors import InputError
 FRACTIONS = {
     "paper": (0.005, 0.014, 0.037, *(n / 10 for n in range(1, 11))),
     "released": (*(n / 100 for n in range(1, 10)), *(n / 10 for n in range(1, 11))),
-    "mini": (0.02, 0.07, 0.3, 1.0),
+    "mini": (0.02, 0.14, 1.0),
 }
 FIELDS = (*results.FIELDS, "train_fraction")
 
