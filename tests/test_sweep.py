@@ -4,6 +4,7 @@ import collections
 import csv
 import math
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -376,13 +377,17 @@ def test_bad_fraction_is_one_line_and_writes_nothing(fractions, images, tmp_path
 
 
 @pytest.mark.slow
-def test_miniatures_of_figures_2_and_3_take_less_than_ten_minutes(tmp_path):
-    started = time.monotonic()  # on two cores with nothing else to do
+def test_miniatures_of_figures_2_and_3_take_less_than_ten_minutes_of_one_core(tmp_path):
+    def spent():  # by processes that have ended; other work on the machine does not count
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = spent()
     run(f"--results_dir={tmp_path}")
     done = subprocess.run([sys.executable, "scripts/latent_space.py", "--preset=mini", f"--results_dir={tmp_path}"],
                           cwd=ROOT, text=True, capture_output=True, timeout=900)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 600
+    assert spent() - before < 600
     workdir = next((tmp_path / "paper" / "runs").glob("*-z2-*"))
     done = subprocess.run(
         [sys.executable, "scripts/latent_space.py", f"--workdir={workdir}", f"--results_dir={tmp_path / 'again'}"],
