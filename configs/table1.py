@@ -1,11 +1,11 @@
 """One cell of Table 1 with Table 2's hyper-parameters.
 
 Used as --config=configs/table1.py:DATASET/LIKELIHOOD/MODEL, for example mnist/continuous/spvae. Each field can be set
-besides, as in --config.latent_dim=50; spvae_tf/experiment.py has the list.
+besides, as in --config.latent_dim=50; spvae_tf/configuration.py has the list.
 """
 
+from spvae_tf.configuration import make_config
 from spvae_tf.errors import InputError
-from spvae_tf.experiment import make_config
 
 
 def get_config(cell="mnist/continuous/spvae"):

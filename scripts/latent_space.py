@@ -17,10 +17,10 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf import experiment, latent_space, tables
+from spvae_tf import configuration, experiment, latent_space, tables
 
 _PRESET = flags.DEFINE_enum("preset", "tuned", ["mini", "tuned"], "mini: the embedded sample and few batches.")
-_PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(experiment.PROTOCOLS),
+_PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(configuration.PROTOCOLS),
                               "paper: as the text says. released: as the authors' code does.")
 _DATASET = flags.DEFINE_string("dataset", None, "Data set; mnist (mini: mnist_sample) by default.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0)
@@ -42,7 +42,7 @@ def main():
             _PRESET.value, _PROTOCOL.value, ["SPVAE"], [_DATASET.value] if _DATASET.value else
             tables.PRESETS[_PRESET.value].datasets[:1], ["continuous"], [_SEED.value], latent_dim=2,
             data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value)
-        workdir = results_dir / config.protocol / "runs" / experiment.run_name(config)
+        workdir = results_dir / config.protocol / "runs" / configuration.run_name(config)
         model, _, dataset = experiment.train(config, workdir)
     table = results_dir / config.protocol / f"latent_space_{dataset.name}_seed{config.seed}.csv"
     picture = results_dir / "figures" / f"latent_space_{dataset.name}_{config.protocol}_seed{config.seed}.png"

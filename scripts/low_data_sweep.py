@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf import experiment, figures, sweep, tables
+from spvae_tf import configuration, figures, sweep, tables
 
 _FRACTIONS = flags.DEFINE_list("fractions", None, "Of the training set: paper (100 % to 10 % in steps of 10 %, 10 % to "
                                "0.5 % in three), released, mini, or numbers; by default paper, or mini for its preset.")
@@ -29,7 +29,7 @@ _TEST_FRACTIONS = flags.DEFINE_list("test_fractions", ["0.005", "0.1", "1"],
                                     "Where to test with the preset's k besides k = 5; always at 1.")
 _PRESET = flags.DEFINE_enum("preset", "tuned", list(tables.PRESETS), "tuned: Table 2's hyper-parameters. grid: "
                             "cross-validated at each fraction. mini: the embedded sample and few batches.")
-_PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(experiment.PROTOCOLS),
+_PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(configuration.PROTOCOLS),
                               "paper: as the text says. released: as the authors' code does.")
 _MODELS = flags.DEFINE_list("models", ["SPVAE", "VAE"], "Models.")
 _DATASETS = flags.DEFINE_list("datasets", None, "Data sets; mnist (mini: mnist_sample) by default.")

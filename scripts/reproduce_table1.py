@@ -23,10 +23,10 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # workers share a GP
 import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
-from spvae_tf import experiment, grid, model, paper, tables
+from spvae_tf import configuration, grid, model, paper, tables
 
 _PRESET = flags.DEFINE_enum("preset", "tuned", list(tables.PRESETS), "What to run; see above.")
-_PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(experiment.PROTOCOLS),
+_PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(configuration.PROTOCOLS),
                               "paper: as the text says. released: as the authors' code does.")
 _MODELS = flags.DEFINE_list("models", list(model.MODELS), "Models.")
 _DATASETS = flags.DEFINE_list("datasets", None, "Data sets; mnist and cifar10 (mini: their samples) by default.")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from spvae_tf import experiment, iwae, vae
+from spvae_tf import configuration, environment, experiment, iwae, vae
 from spvae_tf.answers import read_mask
 from spvae_tf.data import load_dataset
 from spvae_tf.model import EVALUATION_BATCH, EVALUATION_ROWS, MODELS
@@ -193,10 +193,10 @@ def floor_of(pieces):
 # --- contenders -------------------------------------------------------------------------------------------------------
 
 def _config(name, likelihood, **changes):
-    config = experiment.make_config(name, "mnist_sample", likelihood)
+    config = configuration.make_config(name, "mnist_sample", likelihood)
     config.protocol = "released"
     config.update(changes)
-    return experiment.resolve(config)
+    return configuration.resolve(config)
 
 
 def make_trainer(config, dataset):
@@ -263,7 +263,7 @@ def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5)
       dict of results that JSON can hold: for each likelihood and model the seconds of a step, a validation, an
       evaluation, an inpainting, the floors of the first and third, compilation, start and peak memory.
     """
-    report = dict(device=experiment.device(), versions=experiment.versions(), commit=experiment.commit(),
+    report = dict(device=environment.device(), versions=environment.versions(), commit=environment.commit(),
                   batches_per_call=BATCHES, repeats=repeats, cells=[])
     for likelihood in likelihoods:
         dataset = load_dataset("mnist_sample", likelihood)

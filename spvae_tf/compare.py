@@ -6,7 +6,7 @@ Everything here is a function of the CSVs that the runs left; log-likelihoods ar
 import math
 from pathlib import Path
 
-from spvae_tf import data, experiment, grid, paper, results
+from spvae_tf import configuration, data, grid, paper, results
 from spvae_tf.errors import InputError
 
 TEST_SAMPLES = 5000  # Table 1's k
@@ -36,7 +36,7 @@ def read(folder):
     """
     if not Path(folder).is_dir():
         raise InputError(f"there is no folder {folder}")
-    rows = experiment.read_rows(Path(folder) / "table1.csv")
+    rows = results.read_rows(Path(folder) / "table1.csv")
     if not rows:
         raise InputError(f"{folder} holds no finished runs of Table 1")
     return [row for row in rows if row["test_ll"] is not None]
@@ -51,8 +51,8 @@ def read_protocols(results_dir):
     Returns:
       dict protocol -> rows of `read`.
     """
-    return {protocol: [row for row in experiment.read_rows(Path(results_dir) / protocol / "table1.csv")
-                       if row["test_ll"] is not None] for protocol in experiment.PROTOCOLS}
+    return {protocol: [row for row in results.read_rows(Path(results_dir) / protocol / "table1.csv")
+                       if row["test_ll"] is not None] for protocol in configuration.PROTOCOLS}
 
 
 def shortcomings(row):
@@ -85,7 +85,7 @@ def cut_off(row):
     Returns:
       bool.
     """
-    patience = experiment.PROTOCOLS[row["protocol"]]["patience"] * experiment.make_config().validate_every
+    patience = configuration.PROTOCOLS[row["protocol"]]["patience"] * configuration.make_config().validate_every
     return row["batches"] - row["best_batch"] < patience
 
 

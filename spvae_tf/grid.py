@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spvae_tf import data, experiment, results
+from spvae_tf import configuration, data, experiment, results
 from spvae_tf.errors import InputError
 from spvae_tf.training import NonFiniteError, Trainer
 
@@ -100,12 +100,12 @@ class CrossValidation:
 
     def is_over(self, records):
         """Whether every point is among the records, a dict from names of runs."""
-        return all(experiment.run_name(config) in records for config in self.points)
+        return all(configuration.run_name(config) in records for config in self.points)
 
     def winner(self, records):
         """The configuration that `select` chooses, or None; for one that is over."""
-        chosen = select([records[name := experiment.run_name(c)] | {"name": name} for c in self.points])
-        return next((c for c in self.points if chosen and experiment.run_name(c) == chosen["name"]), None)
+        chosen = select([records[name := configuration.run_name(c)] | {"name": name} for c in self.points])
+        return next((c for c in self.points if chosen and configuration.run_name(c) == chosen["name"]), None)
 
 
 def cross_validations(configs):
@@ -120,7 +120,7 @@ def cross_validations(configs):
     groups = {}
     for config in configs:
         if config.preset == "grid":
-            free = ("hidden_units", "latent_dim", *experiment.FREE)
+            free = ("hidden_units", "latent_dim", *configuration.FREE)
             common = tuple((key, value) for key, value in sorted(config.items()) if key not in free)
             groups.setdefault(common, []).append(config)
     return [CrossValidation(points) for points in groups.values()]
@@ -398,7 +398,7 @@ def _images_of(config):
 
 
 def _begun(config, results_dir):
-    log = Path(results_dir) / config.protocol / "runs" / experiment.run_name(config) / "log.csv"
+    log = Path(results_dir) / config.protocol / "runs" / configuration.run_name(config) / "log.csv"
     rows = results.read_table(log) if log.exists() else []
     return rows[-1]["batch"] if rows else 0
 
@@ -406,11 +406,11 @@ def _begun(config, results_dir):
 def _expected_batches(config, records):
     if config.max_batches:
         return config.max_batches, "limit"
-    found = [(record["batches"], experiment.resolve(experiment.recorded_config(record))) for record in records]
+    found = [(record["batches"], configuration.resolve(configuration.recorded_config(record))) for record in records]
     known = [batches for batches, other in found if not other.max_batches and _kind(other) == _kind(config)]
     return (sum(known) / len(known), "records") if known else (ASSUMED_BATCHES, "assumed")
 
 
 def _kind(config):
     """What runs have in common that differ in their sizes and their seed alone."""
-    return config.model, Path(config.dataset).name, config.likelihood, experiment.changes(config)
+    return config.model, Path(config.dataset).name, config.likelihood, configuration.changes(config)

@@ -11,7 +11,7 @@ import math
 import warnings
 from pathlib import Path
 
-from spvae_tf import checkpoint
+from spvae_tf import checkpoint, configuration
 from spvae_tf.errors import InputError
 
 FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim", "params",
@@ -48,8 +48,6 @@ def read_record(folder, name):
     Returns:
       dict or None.
     """
-    from spvae_tf import experiment  # which imports this module, and knows what a record means
-
     path = Path(folder) / "records" / f"{name}.json"
     if not path.exists():
         return None
@@ -58,7 +56,7 @@ def read_record(folder, name):
         missing = {*FIELDS, "config"} - set(record)
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))}")
-        experiment.check_record(record)
+        check_record(record)
     except (ValueError, TypeError, AttributeError, OSError) as error:
         warnings.warn(f"record {path} is damaged ({error}); its run will be repeated", stacklevel=2)
         return None
@@ -78,6 +76,44 @@ def read_records(folder):
     records = [record | {"name": name} for name in names if (record := read_record(folder, name))]
     return sorted(records, key=lambda r: (r["dataset"], r["likelihood"], MODEL_ORDER.index(r["model"]),
                                           r["hidden_units"], r["latent_dim"], -r["num_train"], r["seed"]))
+
+
+def check_record(record):
+    """Refuses a record that is no row, or whose configuration is none or another run's.
+
+    Args:
+      record: dict with the keys FIELDS and `config`.
+
+    Raises:
+      InputError: naming what is wrong.
+    """
+    check_row(record)
+    configuration.resolve(configuration.recorded_config(record))
+    for key in ("model", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim"):
+        if record["config"].get(key, record[key]) != record[key]:
+            raise InputError(f"{key} is {record[key]!r}, but {record['config'][key]!r} in config")
+
+
+def check_row(row, fields=FIELDS):
+    """Refuses what is no row of a table of runs.
+
+    Args:
+      row: dict.
+      fields: that it must have.
+
+    Raises:
+      InputError: naming the first field that is wrong.
+    """
+    for field in fields:
+        kinds = (str,) if field in TEXT_FIELDS else (int, float)
+        optional = field in row and row[field] is None and field in OPTIONAL_FIELDS
+        if type(row.get(field)) not in kinds and not optional:
+            raise InputError(f"{field} is {row.get(field)!r}")
+    for field, allowed in (("model", MODEL_ORDER), ("protocol", configuration.PROTOCOLS)):
+        if row[field] not in allowed:
+            raise InputError(f"{field} is {row[field]!r}; it must be one of {', '.join(allowed)}")
+    if row["test_ll"] is not None and None in (row[field] for field in TEST_FIELDS):
+        raise InputError("only a part of the test is there")
 
 
 def write_table(path, records, fields=FIELDS):
@@ -125,6 +161,28 @@ def read_table(path):
     if any(None in row or None in row.values() for row in rows):
         raise InputError(f"{path} is damaged (a row has more or fewer fields than the head)")
     return [{field: value(field, text) for field, text in row.items()} for row in rows]
+
+
+def read_rows(path, fields=FIELDS):
+    """The rows of a table of runs, checked.
+
+    Args:
+      path: of the CSV.
+      fields: that each must have.
+
+    Returns:
+      list of dicts; none before a first run has ended.
+
+    Raises:
+      InputError: when the table is damaged.
+    """
+    rows = read_table(path) if Path(path).exists() else []
+    for row in rows:
+        try:
+            check_row(row, fields)
+        except InputError as error:
+            raise InputError(f"{path} is damaged ({error})") from error
+    return rows
 
 
 def mean_and_deviation(values):

@@ -7,7 +7,7 @@ import math
 import re
 from pathlib import Path
 
-from spvae_tf import authors, compare, experiment, figures, paper, results, sweep, usefulness
+from spvae_tf import authors, compare, figures, paper, results, sweep, usefulness
 from spvae_tf.errors import InputError
 
 SEEDS = {"SPVAE": 3, "VAE": 3, "Conv-SPVAE": 1, "Conv-VAE": 1}  # that a cell is to be run with
@@ -157,7 +157,7 @@ def sweep_lines(folder):
       list of lists of str, the first the head; a line for each model whose runs early stopping ended, nats per image,
       paired by seed, in brackets the runs.
     """
-    rows = [row for row in experiment.read_rows(sweep.path_of(folder), sweep.FIELDS)
+    rows = [row for row in results.read_rows(sweep.path_of(folder), sweep.FIELDS)
             if row["dataset"] in paper.DATASETS and not compare.cut_off(row)]
     fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
     lines = [["model", "likelihood", "data set", "sizes", *map(figures.per_cent, fractions)]]

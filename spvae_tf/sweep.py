@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from spvae_tf import experiment, figures, grid, results, tables
+from spvae_tf import configuration, experiment, figures, grid, results, tables
 from spvae_tf.errors import InputError
 
 # paper: in steps of 10 % from 100 % to 10 %, then exponentially to 0.5 % in three steps. released: the authors' code's.
@@ -109,17 +109,17 @@ def _perform(tasks, results_dir, workers):
     failures, started, todo = {}, {}, collections.deque()
     for task in tasks:
         if _is_there(task, results_dir):
-            print(f"{experiment.run_name(task.config)}: already there")
+            print(f"{configuration.run_name(task.config)}: already there")
         else:
             todo.append(task)
 
     def announce(task):
-        name = experiment.run_name(task.config)
+        name = configuration.run_name(task.config)
         started[name] = time.monotonic()
         tqdm.write(f"{name}: to be run")
 
     for task, outcome in grid.outcomes(todo, results_dir, workers, announce) if todo else ():
-        name, folder = experiment.run_name(task.config), Path(results_dir) / task.config.protocol
+        name, folder = configuration.run_name(task.config), Path(results_dir) / task.config.protocol
         if isinstance(outcome, grid.Failure):
             failures[name] = outcome.reason
             continue
@@ -145,7 +145,7 @@ def winners(configs, results_dir):
     Returns:
       list of configurations.
     """
-    records = {experiment.run_name(c): record for c in configs if (record := experiment.finished(c, results_dir))}
+    records = {configuration.run_name(c): record for c in configs if (record := experiment.finished(c, results_dir))}
     return [winner for validation in grid.cross_validations(configs)
             if validation.is_over(records) and (winner := validation.winner(records))]
 
@@ -165,8 +165,8 @@ def write_sweep(folder):
 
     rows, points, records = [], [], {}
     for record in results.read_records(folder):
-        config = experiment.resolve(experiment.recorded_config(record))
-        if set(experiment.changes(config)) <= {"train_fraction"}:  # no other experiment's
+        config = configuration.resolve(configuration.recorded_config(record))
+        if set(configuration.changes(config)) <= {"train_fraction"}:  # no other experiment's
             record["train_fraction"] = config.train_fraction
             # below 1 Table 1's number does not apply
             record["paper_test_ll"] = record["paper_test_ll"] if config.train_fraction == 1 else None
@@ -178,7 +178,7 @@ def write_sweep(folder):
     for validation in grid.cross_validations(points):
         whole = grid.CrossValidation(grid.points(validation.points[0]))
         if whole.is_over(records) and (winner := whole.winner(records)):
-            rows.append(records[experiment.run_name(winner)])
+            rows.append(records[configuration.run_name(winner)])
     swept = {model_of(row) for row in rows if row["train_fraction"] < 1}
     results.write_table(path_of(folder), [row for row in rows if model_of(row) in swept], FIELDS)
 
@@ -201,7 +201,7 @@ def read_sweep(folder, preset):
     Raises:
       InputError: when there is no such row, or the table is damaged.
     """
-    rows = [row for row in experiment.read_rows(path_of(folder), FIELDS) if row["preset"] == preset]
+    rows = [row for row in results.read_rows(path_of(folder), FIELDS) if row["preset"] == preset]
     if not rows:
         raise InputError(f"{path_of(folder)} holds no sweep of preset {preset!r}")
     return rows

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from spvae_tf import data, experiment, grid, paper, results
+from spvae_tf import configuration, data, environment, experiment, grid, paper, results
 from spvae_tf.errors import InputError
 from spvae_tf.model import MODELS, build_model, canonical_name
 
@@ -105,13 +105,13 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_
     Args:
       preset: a key of PRESETS. "checkpoint" has only the cells whose published number belongs to a checkpoint of other
         sizes than Table 2's, at its sizes; "grid" has every point of a cross-validation.
-      protocol: a key of experiment.PROTOCOLS.
+      protocol: a key of configuration.PROTOCOLS.
       models: names.
       datasets: names, or None for the preset's.
       likelihoods: names.
       seeds: integers, or their decimal text.
       grid_name: a key of grid.GRIDS, for "grid".
-      cell_of: of a user's own images, the data set whose cells they take the sizes of (experiment.make_config).
+      cell_of: of a user's own images, the data set whose cells they take the sizes of (configuration.make_config).
       **overrides: fields of the configuration, train_fraction for one; None leaves a field alone.
 
     Returns:
@@ -125,7 +125,7 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_
     for name in models:  # each word once, however it is written
         for dataset in dict.fromkeys(datasets or settings.datasets):
             for likelihood in dict.fromkeys(likelihoods):
-                config = experiment.make_config(name, dataset, likelihood, cell_of)
+                config = configuration.make_config(name, dataset, likelihood, cell_of)
                 config.protocol, config.preset = protocol, preset
                 config.test_samples, config.num_test_images = settings.test_samples, settings.num_test_images
                 if settings.max_batches:
@@ -133,7 +133,7 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_
                 config.update({key: value for key, value in overrides.items() if value is not None})
                 for seed in seeds:
                     config.seed = seed
-                    configs += map(experiment.resolve, _sized(config, preset, grid_name, cell_of))
+                    configs += map(configuration.resolve, _sized(config, preset, grid_name, cell_of))
     if not configs:
         raise InputError("there is nothing to run; --models, --datasets, --likelihoods and --seeds must not be empty"
                          + (", and hold a cell that has a checkpoint of its own" if preset == "checkpoint" else ""))
@@ -183,17 +183,17 @@ def reproduce_table1(configs, results_dir, workers=1):
     records = _already_there(configs, results_dir, failures)
     validations, started = grid.cross_validations(configs), {}
     tasks = collections.deque(grid.Task(c, c.preset != "grid") for c in configs
-                              if experiment.run_name(c) not in records | failures)
+                              if configuration.run_name(c) not in records | failures)
     for validation in filter(lambda v: v.is_over(records), validations):
         tasks.extendleft(_test_of_winner(validation, records, failures))
 
     def announce(task):
-        name = experiment.run_name(task.config)
+        name = configuration.run_name(task.config)
         started[name] = time.monotonic()
         _say(f"{name}: " + ("to be tested" if name in records else "to be run"))
 
     for task, outcome in grid.outcomes(tasks, results_dir, workers, announce):
-        name = experiment.run_name(task.config)
+        name = configuration.run_name(task.config)
         if isinstance(outcome, grid.Failure):
             failures[name] = outcome.reason
             continue
@@ -204,7 +204,7 @@ def reproduce_table1(configs, results_dir, workers=1):
             if not task.test and task.config in validation.points and validation.is_over(records):
                 tasks.extendleft(_test_of_winner(validation, records, failures))
     winners = [v.winner(records) for v in validations if v.is_over(records)]
-    tested = [records[name] for c in configs if (name := experiment.run_name(c)) in records
+    tested = [records[name] for c in configs if (name := configuration.run_name(c)) in records
               and (c.preset != "grid" or c in winners) and records[name]["test_ll"] is not None]
     if tested:
         print("\n" + format_table1(tested))
@@ -224,7 +224,7 @@ def _with_data(configs, results_dir):
     """
     folder, failures = Path(results_dir) / configs[0].protocol, {}
     unseen = {c.dataset: c for c in configs if c.dataset in data.OFFICIAL_SIZES and c.data_dir is None
-              and results.read_record(folder, experiment.run_name(c)) is None}
+              and results.read_record(folder, configuration.run_name(c)) is None}
     for dataset, config in unseen.items():
         sample, affected = f"{dataset}_sample", [c for c in configs if c.dataset == dataset]
         try:
@@ -237,7 +237,7 @@ def _with_data(configs, results_dir):
                     c.dataset = sample
             else:
                 hint = f", --datasets={sample} takes the embedded sample" if sample in data.DATASETS else ""
-                failures |= {experiment.run_name(c): f"{error}; --data_dir names a folder that holds it{hint}"
+                failures |= {configuration.run_name(c): f"{error}; --data_dir names a folder that holds it{hint}"
                              for c in affected}
     return configs, failures
 
@@ -246,7 +246,7 @@ def _already_there(configs, results_dir, failures):
     """The records that need no more work, by the names of their runs; points of a grid may be untested."""
     records = {}
     for config in configs:
-        name = experiment.run_name(config)
+        name = configuration.run_name(config)
         try:
             record = experiment.finished(config, results_dir)
         except InputError as error:
@@ -265,7 +265,7 @@ def _test_of_winner(validation, records, failures):
     if winner is None:
         failures[str(validation)] = "no point of the grid has a finite validation ELBO"
         return []
-    record = records[experiment.run_name(winner)]
+    record = records[configuration.run_name(winner)]
     _say(f"{validation}: H = {winner.hidden_units}, n_z = {winner.latent_dim} wins with a validation ELBO of "
          f"{record['val_ll_k5']:.1f}")
     return [grid.Task(winner, True)] if record["test_ll"] is None else []
@@ -297,27 +297,27 @@ def dry_run(configs, results_dir):
     there = _already_there(configs, results_dir, failures := {})
     for error in failures.values():
         raise error
-    missing = [c for c in configs if experiment.run_name(c) not in there]
-    untested = [v for v in grid.cross_validations(configs)
-                if not v.is_over(there) or (w := v.winner(there)) and there[experiment.run_name(w)]["test_ll"] is None]
+    missing = [c for c in configs if configuration.run_name(c) not in there]
+    untested = [v for v in grid.cross_validations(configs) if not v.is_over(there)
+                or (w := v.winner(there)) and there[configuration.run_name(w)]["test_ll"] is None]
     wanted = missing + [c for v in untested for c in v.points if c not in missing]
     estimates, measured = grid.estimate(wanted, results_dir) if wanted else ([], 0)
-    estimates = {experiment.run_name(c): estimate for c, estimate in zip(wanted, estimates)}
+    estimates = {configuration.run_name(c): estimate for c, estimate in zip(wanted, estimates)}
     total = 0
     for config in missing:
-        estimate = estimates[name := experiment.run_name(config)]
+        estimate = estimates[name := configuration.run_name(config)]
         seconds = estimate.train_seconds + (0 if config.preset == "grid" else estimate.test_seconds)
         total += seconds
         print(f"{name}: {_duration(seconds)} for {estimate.begun} … {estimate.batches:.0f} batches")
     for validation in untested:
-        seconds = max(estimates[experiment.run_name(c)].test_seconds for c in validation.points)
+        seconds = max(estimates[configuration.run_name(c)].test_seconds for c in validation.points)
         total += seconds
         print(f"test of the winner of {validation}: {_duration(seconds)} at most")
     print(f"\n{len(there)} of {len(configs)} runs are there; what is left takes about {_duration(total)} on "
-          f"{experiment.device()}, with any number of workers")
+          f"{environment.device()}, with any number of workers")
     notes = {"records": "batches: the mean of this folder's records of the same model, data and settings; ",
              "assumed": f"batches: {grid.ASSUMED_BATCHES} assumed where no record tells, early stopping decides; "}
-    sources = {estimates[experiment.run_name(c)].known_from for c in missing}
+    sources = {estimates[configuration.run_name(c)].known_from for c in missing}
     print("".join(text for source, text in notes.items() if source in sources)
           + f"seconds: measured here on {measured} sizes, validation included, interpolated in H and n_z between them")
 
@@ -342,7 +342,7 @@ def table1_records(folder):
       list of dicts, as results.read_records.
     """
     def counts(record):
-        changes = experiment.changes(experiment.resolve(experiment.recorded_config(record)))
+        changes = configuration.changes(configuration.resolve(configuration.recorded_config(record)))
         return "train_fraction" not in changes if record["paper_test_ll"] is None else not changes
 
     return [record for record in results.read_records(folder) if counts(record)]

@@ -101,7 +101,7 @@ class Trainer:
     Args:
       model: SPVAE.
       dataset: data.Dataset.
-      config: resolved configuration (experiment.resolve).
+      config: resolved configuration (configuration.resolve).
       workdir: folder of the run's checkpoint and log.
     """
 

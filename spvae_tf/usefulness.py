@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from spvae_tf import experiment, results
+from spvae_tf import environment, experiment, results
 from spvae_tf.answers import HIDDEN_HALVES, read_mask
 from spvae_tf.errors import InputError
 
@@ -111,8 +111,8 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinement
     if dataset.train_labels is None or dataset.test_labels is None:
         raise InputError(f"data set {dataset.name} has no labels of its training and test images")
     common = dict(model=config.model, dataset=dataset.name, likelihood=config.likelihood, protocol=config.protocol,
-                  seed=config.seed, device=experiment.device(), versions=experiment.versions(),
-                  commit=experiment.commit())
+                  seed=config.seed, device=environment.device(), versions=environment.versions(),
+                  commit=environment.commit())
     images, rows = dataset.test[:num_images], []
 
     def add(task, setting, values, steps, values_at_half):

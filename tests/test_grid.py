@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spvae_tf import data, experiment, grid, results, tables
+from spvae_tf import configuration, data, experiment, grid, results, tables
 from spvae_tf.errors import InputError
 from spvae_tf.training import Trainer
 
@@ -48,14 +48,14 @@ def test_grid_is_section_4s(model, dataset, likelihood):
 
 def test_grid_of_a_training_fraction_and_seeds():
     configs = tables.table1_configs("grid", "paper", ["SPVAE"], ["mnist"], ["discrete"], ["0", "1"], train_fraction=0.1)
-    assert len(configs) == len({experiment.run_name(c) for c in configs}) == 30
+    assert len(configs) == len({configuration.run_name(c) for c in configs}) == 30
     assert {c.train_fraction for c in configs} == {0.1}
     assert [{c.seed for c in v.points} for v in grid.cross_validations(configs)] == [{0}, {1}]  # each has its own
 
 
 def test_unknown_grid():
     with pytest.raises(InputError, match="grid is 'all'; it must be one of paper, released"):
-        grid.points(experiment.make_config(), "all")
+        grid.points(configuration.make_config(), "all")
 
 
 def test_checkpoint_preset_has_the_two_cells_of_other_sizes():
@@ -208,8 +208,8 @@ def test_a_diverged_point_has_a_record_and_never_wins(copied, monkeypatch):
 def test_no_winner_before_every_point_is_there(copied, monkeypatch, capsys):
     winner = winner_of(copied)
     make_untested(copied, winner)
-    victim = next(c for c in configs_of() if experiment.run_name(c) != winner["name"])
-    (copied / "paper" / "records" / f"{experiment.run_name(victim)}.json").unlink()
+    victim = next(c for c in configs_of() if configuration.run_name(c) != winner["name"])
+    (copied / "paper" / "records" / f"{configuration.run_name(victim)}.json").unlink()
     run = experiment.run
 
     def failing(config, *arguments):
@@ -219,7 +219,7 @@ def test_no_winner_before_every_point_is_there(copied, monkeypatch, capsys):
     monkeypatch.setattr(experiment, "run", failing)
     assert tables.reproduce_table1(configs_of(), copied) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"failed: {experiment.run_name(victim)}: RuntimeError: no space")
+        f"failed: {configuration.run_name(victim)}: RuntimeError: no space")
     assert len(rows_of(copied)) == 2 and all(r["test_ll"] is None for r in rows_of(copied))
     monkeypatch.setattr(experiment, "run", run)
     assert tables.reproduce_table1(configs_of(), copied) == 0
@@ -228,12 +228,12 @@ def test_no_winner_before_every_point_is_there(copied, monkeypatch, capsys):
 
 def test_experiments_of_another_kind_have_no_row_in_table_1(tmp_path):
     for number, change in enumerate((dict(), dict(learning_rate=0.005), dict(train_fraction=0.5), dict(patience=7))):
-        config = experiment.make_config("VAE", "mnist", "discrete")
+        config = configuration.make_config("VAE", "mnist", "discrete")
         config.update(change)
         config.update(seed=number, hidden_units=1, latent_dim=1)
         record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(results.TEXT_FIELDS, "") | dict(
             model="VAE", dataset="mnist", likelihood="discrete", protocol="paper", preset="single", seed=number,
-            paper_test_ll=-2351, config=experiment.resolve(config).to_dict())
+            paper_test_ll=-2351, config=configuration.resolve(config).to_dict())
         results.write_record(tmp_path, f"r{number}", record)
     tables.write_table1(tmp_path)
     assert [row["seed"] for row in results.read_table(tmp_path / "table1.csv")] == [0]
@@ -254,7 +254,7 @@ def test_bounded_runs_take_the_sample_by_its_own_name(offline, tmp_path, capsys)
     configs = tables.table1_configs("grid", "paper", ["SPVAE"], ["mnist"], ["continuous"], [0], max_batches=256)
     configs, failures = tables._with_data(configs, tmp_path)
     assert {c.dataset for c in configs} == {"mnist_sample"} and not failures
-    assert all("mnist_sample" in experiment.run_name(c) for c in configs)
+    assert all("mnist_sample" in configuration.run_name(c) for c in configs)
     assert "mnist is not at hand: these bounded runs take the embedded mnist_sample" in capsys.readouterr().err
 
 
@@ -305,7 +305,7 @@ def test_expected_batches_are_those_of_the_same_experiment(monkeypatch, tmp_path
     for change, expected in ((dict(), (4000, "records")), (dict(train_fraction=0.1), (100, "records")),
                              (dict(train_fraction=0.5), (10_000, "assumed"))):
         config, = tables.table1_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [7], **change)
-        log = tmp_path / "paper" / "runs" / experiment.run_name(config) / "log.csv"
+        log = tmp_path / "paper" / "runs" / configuration.run_name(config) / "log.csv"
         log.parent.mkdir(parents=True)
         log.write_text("batch,train_ll,val_ll,best,seconds\n")
         (found,), _ = grid.estimate([config], tmp_path)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import spvae_tf
-from spvae_tf import answers, data, experiment
+from spvae_tf import answers, configuration, data, experiment
 from spvae_tf.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     rng = np.random.default_rng(0)
     arrays = {f"x_{split}": rng.integers(0, 256, [20, *SHAPE], np.uint8) for split in data.SPLITS}
     np.savez(folder / "mine.npz", **arrays)
-    config = experiment.make_config("SPVAE", str(folder / "mine.npz"), "discrete")
+    config = configuration.make_config("SPVAE", str(folder / "mine.npz"), "discrete")
     config.update(dict(hidden_units=4, latent_dim=2, max_batches=1, validate_every=1, batch_size=4, delta=4))
     experiment.train(config, folder / "run")
     (folder / "pictures").mkdir()

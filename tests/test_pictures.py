@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spvae_tf import build_model, checkpoint, experiment, figures, pictures, results, tables
+from spvae_tf import build_model, checkpoint, configuration, figures, pictures, results, tables
 from spvae_tf.errors import InputError
 from spvae_tf.region_graph import poon_domingos, random_binary_trees
 
@@ -141,7 +141,7 @@ def write_run(folder, preset="tuned", dataset="mnist", likelihood="continuous", 
     named = {key: config[key] for key in results.TEXT_FIELDS + ("seed", "hidden_units", "latent_dim") if key in config}
     record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(results.TEXT_FIELDS, "") | named | dict(
         val_ll_k5=val_ll_k5, best_batch=256, config=config.to_dict())
-    name = experiment.run_name(config)
+    name = configuration.run_name(config)
     results.write_record(folder, name, record)
     checkpoint.write_text(folder / "curves" / f"{name}.csv", "batch,train_ll,val_ll,best,seconds\n"
                           f"128,1.0,1.0,1,1.0\n256,2.0,{val_ll_k5},1,2.0\n")

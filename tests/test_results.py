@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spvae_tf import checkpoint, experiment, paper, results, sweep, tables, training
+from spvae_tf import checkpoint, configuration, environment, experiment, paper, results, sweep, tables, training
 from spvae_tf.data import Dataset
 from spvae_tf.errors import InputError
 from spvae_tf.model import MODELS
@@ -33,7 +33,7 @@ def make_dataset(num_train=24):
 
 
 def make_config(model="SPVAE", **overrides):
-    config = experiment.make_config(model, "tiny.npz")
+    config = configuration.make_config(model, "tiny.npz")
     config.update(dict(hidden_units=4, latent_dim=2, batch_size=8, train_samples=2, validate_every=2, max_batches=6,
                        test_samples=12, num_test_images=5))
     config.update(overrides)
@@ -308,10 +308,10 @@ def test_run_names_tell_runs_apart():
         model=MODELS, dataset=("mnist", "mnist_sample", "svhn_cropped", "data/faces.npz"),
         likelihood=("continuous", "discrete"), preset=("mini", "tuned"), hidden_units=(3, 30), latent_dim=(0, 5, 50),
         train_fraction=(1.0, 0.1, 0.01, 0.013), seed=(0, 1, 10))
-    config, names = experiment.make_config(), []
+    config, names = configuration.make_config(), []
     for values in itertools.product(*choices.values()):
         config.update(dict(zip(choices, values)))
-        names.append(experiment.run_name(config))
+        names.append(configuration.run_name(config))
     assert len(set(names)) == len(names)
     assert all(name == name.lower() and not set(name) & set("/\\ :*?\"<>|") for name in names)
 
@@ -324,22 +324,22 @@ def test_run_names_tell_runs_apart():
     ("SPVAE", "paper", 0.001, 5, "epochs"), ("Conv-SPVAE", "paper", 0.001, 5, "epochs"),
     ("VAE", "paper", 0.001, 5, "epochs"), ("Conv-VAE", "paper", 0.001, 5, "epochs")])
 def test_protocols(model, protocol, learning_rate, patience, stream):
-    config = experiment.make_config(model)
+    config = configuration.make_config(model)
     config.protocol = protocol
-    resolved = experiment.resolve(config)
+    resolved = configuration.resolve(config)
     assert (resolved.learning_rate, resolved.patience, resolved.stream) == (learning_rate, patience, stream)
     assert config.learning_rate is None  # a copy
-    assert experiment.resolve(resolved) == resolved
+    assert configuration.resolve(resolved) == resolved
     for key, value in (("learning_rate", 0.5), ("patience", 3), ("stream", "epochs"), ("stream", "restarted")):
         switched = config.copy_and_resolve_references()
         switched[key] = value
         expected = resolved.to_dict() | {key: value}
-        assert experiment.resolve(switched).to_dict() == expected
+        assert configuration.resolve(switched).to_dict() == expected
 
 
 def test_settings_common_to_both_protocols():
     """Section 4: batches of 128, k = 5 in training, validation every 128 batches, k = 5,000 in the test."""
-    config = experiment.make_config()
+    config = configuration.make_config()
     assert (config.batch_size, config.train_samples, config.validate_every, config.test_samples) == (128, 5, 128, 5000)
     assert (config.num_sums, config.num_components, config.shuffle_buffer, config.train_fraction) == (2, 2, 1000, 1)
     assert config.protocol == "paper" and config.max_batches is None and config.num_test_images is None
@@ -348,7 +348,7 @@ def test_settings_common_to_both_protocols():
 @pytest.mark.parametrize("name, model", [("spvae", "SPVAE"), ("conv-vae", "Conv-VAE"), ("CONV-SPVAE", "Conv-SPVAE")])
 def test_sizes_follow_table_2(name, model):
     for dataset, likelihood in itertools.product(paper.DATASETS, ("continuous", "discrete")):
-        config, cell = experiment.make_config(name, dataset, likelihood), paper.PAPER[model, dataset, likelihood]
+        config, cell = configuration.make_config(name, dataset, likelihood), paper.PAPER[model, dataset, likelihood]
         assert (config.model, config.hidden_units, config.latent_dim) == (model, cell.hidden_units, cell.latent_dim)
 
 
@@ -357,8 +357,8 @@ def test_own_images_take_the_sizes_and_the_rounding_of_a_cell():
         config, = tables.table1_configs(preset, "released", ["SPVAE"], ["a/mine.npz"], ["discrete"], [0],
                                         cell_of="svhn_cropped")
         assert (config.hidden_units, config.latent_dim, config.round_pixels) == (*sizes, False)
-        assert config.dataset == "a/mine.npz" and "round_pixels=false" in experiment.run_name(config)
-    config = experiment.make_config("VAE", "mine.npz", "continuous", cell_of="cifar10")
+        assert config.dataset == "a/mine.npz" and "round_pixels=false" in configuration.run_name(config)
+    config = configuration.make_config("VAE", "mine.npz", "continuous", cell_of="cifar10")
     assert (config.hidden_units, config.latent_dim, config.round_pixels) == (300, 50, None)
 
 
@@ -366,7 +366,7 @@ def test_own_images_take_the_sizes_and_the_rounding_of_a_cell():
                                               ("mine.npz", "mnist_sample"), ("mine.npz", "other.npz")])
 def test_cell_of_is_for_own_images(dataset, cell_of):
     with pytest.raises(InputError, match=f"^cell_of is '{cell_of}' for dataset '{dataset}'"):
-        experiment.make_config("VAE", dataset, cell_of=cell_of)
+        configuration.make_config("VAE", dataset, cell_of=cell_of)
 
 
 BAD_VALUES = ([(key, value) for value in (0, -1) for key in (
@@ -380,10 +380,10 @@ BAD_VALUES = ([(key, value) for value in (0, -1) for key in (
 
 @pytest.mark.parametrize("key, value", BAD_VALUES)
 def test_bad_value_is_refused_by_name(key, value):
-    config = experiment.make_config()
+    config = configuration.make_config()
     config[key] = value
     with pytest.raises(InputError, match=f"^{key} is {value!r}[,;:]") as error:
-        experiment.resolve(config)
+        configuration.resolve(config)
     assert "\n" not in str(error.value)
 
 
@@ -391,7 +391,7 @@ def test_bad_value_is_refused_by_name(key, value):
                                             (("VAE", "mnist", "poisson"), "likelihood")])
 def test_unknown_names_are_refused(arguments, key):
     with pytest.raises(InputError, match=f"^{key} is {arguments[-1]!r}"):
-        experiment.make_config(*arguments)
+        configuration.make_config(*arguments)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------
@@ -404,7 +404,7 @@ def finished(tmp_path_factory):
 
 
 def name_of(config):
-    return experiment.run_name(experiment.resolve(config))
+    return configuration.run_name(configuration.resolve(config))
 
 
 def test_run_leaves_record_curve_and_checkpoint(finished):
@@ -457,7 +457,7 @@ def test_record_older_than_a_key_still_counts(finished, tmp_path):
     folder, record = finished
     config = {key: value for key, value in record["config"].items() if key != "shuffle_buffer"}
     results.write_record(tmp_path / "paper", name_of(make_config()), record | {"config": config})
-    assert experiment.finished(experiment.resolve(make_config()), tmp_path)["test_ll"] == record["test_ll"]
+    assert experiment.finished(configuration.resolve(make_config()), tmp_path)["test_ll"] == record["test_ll"]
 
 
 def test_fewer_batches_than_the_run_has_had_are_refused(tmp_path):
@@ -483,7 +483,7 @@ def test_a_graph_of_the_users_own(tmp_path):
     loaded = experiment.load(tmp_path / "run")
     np.testing.assert_array_equal(loaded.log_prob(x, 5, seed=0), model.log_prob(x, 5, seed=0))
     with pytest.raises(InputError, match="graph is for SPVAE"):
-        experiment.resolve(make_config("VAE", graph=graph.to_json(), delta=None))
+        configuration.resolve(make_config("VAE", graph=graph.to_json(), delta=None))
 
 
 @pytest.mark.parametrize("empty", ["models", "datasets", "likelihoods", "seeds"])
@@ -537,10 +537,10 @@ def test_record_names_what_the_training_began_with(tmp_path, monkeypatch):
     """A run that is tested later, by other code on another machine, was trained where it was."""
     began = dict(device="slow", versions="old", commit="0000000000")
     for key, value in began.items():
-        monkeypatch.setattr(experiment, key, lambda value=value: value)
+        monkeypatch.setattr(environment, key, lambda value=value: value)
     experiment.run(make_config(), tmp_path, make_dataset(), test=False)
     for key in began:
-        monkeypatch.setattr(experiment, key, lambda: "new")
+        monkeypatch.setattr(environment, key, lambda: "new")
     record = experiment.run(make_config(), tmp_path, make_dataset())
     assert record["test_ll"] is not None and {key: record[key] for key in began} == began
 
@@ -638,7 +638,7 @@ def test_evaluation_counts_every_image(monkeypatch):
 
 
 def test_reproduce_table1_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
-    configs = [experiment.resolve(make_config(model, max_batches=2)) for model in ("SPVAE", "VAE")]
+    configs = [configuration.resolve(make_config(model, max_batches=2)) for model in ("SPVAE", "VAE")]
     monkeypatch.setattr(experiment, "load_data", lambda config: make_dataset())
     train = experiment.train
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import spvae_tf
-from spvae_tf import data, experiment, saving
+from spvae_tf import configuration, data, experiment, saving
 from spvae_tf.errors import InputError
 from spvae_tf.inputs import make_seed
 
@@ -70,7 +70,7 @@ def new_process(tmp_path_factory):
     np.savez(folder / "asked.npz", x=UNKNOWN, seen=SEEN, seed=make_seed(7))
     rng = np.random.default_rng(2)
     np.savez(folder / "mine.npz", **{name: rng.random([20, 2, 4]) for name in ("x_train", "x_validation", "x_test")})
-    config = experiment.make_config("VAE", str(folder / "mine.npz"), "discrete")
+    config = configuration.make_config("VAE", str(folder / "mine.npz"), "discrete")
     config.update(dict(hidden_units=4, latent_dim=2, max_batches=2, validate_every=1, batch_size=4))
     run, _, _ = experiment.train(config, folder / "run")
     done = subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS, folder, Path(__file__).parent], capture_output=True,
@@ -152,7 +152,7 @@ def test_float64(policy):
 def test_a_run_of_another_precision_is_refused(tmp_path, policy):
     images = np.random.default_rng(0).random([8, 2, 4])
     np.savez(tmp_path / "mine.npz", **{f"x_{split}": images for split in data.SPLITS})
-    config = experiment.make_config("VAE", str(tmp_path / "mine.npz"), "continuous")
+    config = configuration.make_config("VAE", str(tmp_path / "mine.npz"), "continuous")
     config.update(dict(hidden_units=2, latent_dim=1, max_batches=1, validate_every=1, batch_size=4))
     experiment.train(config, tmp_path / "run")
     policy("float64")

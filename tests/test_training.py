@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spvae_tf import checkpoint, experiment, results, training
+from spvae_tf import checkpoint, configuration, results, training
 from spvae_tf.data import Dataset, load_dataset
 from spvae_tf.model import build_model
 from spvae_tf.training import NonFiniteError, Trainer, epochs, make_stream, restarted
@@ -19,11 +19,11 @@ def make_dataset():
 
 
 def make_config(**overrides):
-    config = experiment.make_config("SPVAE", "tiny.npz")
+    config = configuration.make_config("SPVAE", "tiny.npz")
     config.update(dict(hidden_units=4, latent_dim=2, delta=6, batch_size=BATCH_SIZE, train_samples=2,
                        validate_every=BLOCK, max_batches=4 * BLOCK))
     config.update(overrides)
-    return experiment.resolve(config)
+    return configuration.resolve(config)
 
 
 def make_trainer(workdir, dataset=None, **overrides):

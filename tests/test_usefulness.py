@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spvae_tf import build_model, data, experiment, results, usefulness
+from spvae_tf import build_model, configuration, data, experiment, results, usefulness
 from spvae_tf.errors import InputError
 
 
@@ -83,7 +83,7 @@ def workdir(tmp_path_factory):
     np.savez(folder / "unlabelled.npz", **arrays, y_test=rng.integers(0, 3, 40))
     np.savez(folder / "mine.npz", **arrays, y_train=np.arange(40) % 3, y_test=rng.integers(0, 3, 40))
     for name in ("mine", "unlabelled"):
-        config = experiment.make_config("SPVAE", str(folder / f"{name}.npz"), "discrete")
+        config = configuration.make_config("SPVAE", str(folder / f"{name}.npz"), "discrete")
         config.update(dict(hidden_units=3, latent_dim=2, max_batches=1, validate_every=1, batch_size=4, delta=2))
         config.seed = 4
         experiment.train(config, folder / name)

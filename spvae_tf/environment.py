@@ -1,0 +1,46 @@
+"""What a result was computed on and with: the device, the versions, the commit."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def device():
+    """What the run is computed on: the GPU's name, or the processor's with its number of cores."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {cores} cores"
+
+
+def _processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def versions():
+    """The versions that can change a result."""
+    return (f"python {platform.python_version()}; tensorflow {tf.__version__}; keras {keras.__version__}; "
+            f"tensorflow-probability {importlib.metadata.version('tensorflow-probability')}; numpy {np.__version__}")
+
+
+def commit():
+    """The commit of the code, with a plus when its files were changed since; "unknown" outside a checkout."""
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True,
+                              check=True).stdout.strip()
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
