@@ -1,4 +1,4 @@
-"""Makes every figure of RESULTS.md anew from the CSVs in results/, and the plot of ours against the paper's.
+"""Makes every figure of RESULTS.md and README.md's table anew from the CSVs in results/, and the plot of both.
 
 Example:
   python scripts/make_results.py
@@ -14,17 +14,21 @@ from spvae_tf.errors import InputError
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results", "Folder with released/, paper/ and svhn_subset/.")
 _PAGE = flags.DEFINE_string("page", "RESULTS.md", "The page; what stands between its marks is replaced.")
+_README = flags.DEFINE_string("readme", "README.md", "The page with the short table.")
 _PLOT = flags.DEFINE_string("plot", "results/figures/ours_against_paper.png", "The picture.")
 
 
 def main():
-    page = Path(_PAGE.value)
-    if not page.exists():
-        raise InputError(f"there is no page {page}")
-    blocks = results_page.results_blocks(_RESULTS_DIR.value)
-    checkpoint.write_text(page, results_page.fill(page.read_text(encoding="utf-8"), blocks))
+    filled = {}
+    for name, blocks_of in ((_PAGE.value, results_page.results_blocks), (_README.value, results_page.readme_blocks)):
+        if not Path(name).exists():
+            raise InputError(f"there is no page {name}")
+        filled[name] = results_page.fill(Path(name).read_text(encoding="utf-8"), blocks_of(_RESULTS_DIR.value))
+    for name, text in filled.items():
+        checkpoint.write_text(name, text)
+        print(name)
     results_page.plot(_RESULTS_DIR.value, _PLOT.value)
-    print(f"{page}\n{_PLOT.value}")
+    print(_PLOT.value)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""RESULTS.md: every figure on it, recomputed from the CSVs that the runs left, and its plot of ours and the paper's.
+"""RESULTS.md and README.md: every figure on them, recomputed from the CSVs that the runs left, and the plot of them.
 
 Log-likelihoods are nats per image.
 """
@@ -12,6 +12,7 @@ from spvae_tf.errors import InputError
 
 SEEDS = {"SPVAE": 3, "VAE": 3, "Conv-SPVAE": 1, "Conv-VAE": 1}  # that a cell is to be run with
 PAIRS = (("SPVAE", "VAE"), ("Conv-SPVAE", "Conv-VAE"))
+BENCHMARKS = tuple(dict.fromkeys(key[1:] for key in paper.PAPER))
 
 
 def results_blocks(results_dir):
@@ -39,6 +40,19 @@ def results_blocks(results_dir):
     return blocks | {"svhn subset": _subset_block(results_dir)}
 
 
+def readme_blocks(results_dir):
+    """The table of README.md, recomputed from the CSVs.
+
+    Args:
+      results_dir: as in `results_blocks`.
+
+    Returns:
+      dict name of a block -> its Markdown.
+    """
+    compared = {protocol: compare.compare(rows) for protocol, rows in compare.read_protocols(results_dir).items()}
+    return {"table 1": compare.markdown(summary_lines(compared))}
+
+
 def _rows_if_there(path):
     return results.read_table(path) if path.exists() else []
 
@@ -47,8 +61,8 @@ def fill(text, blocks):
     """Puts blocks between their marks, `<!-- begin: name -->` and `<!-- end: name -->`.
 
     Args:
-      text: of RESULTS.md.
-      blocks: of `results_blocks`.
+      text: of RESULTS.md or README.md.
+      blocks: of `results_blocks` or `readme_blocks`.
 
     Returns:
       The text with its blocks made anew.
@@ -65,6 +79,30 @@ def fill(text, blocks):
     return pattern.sub(lambda m: f"<!-- begin: {m[1]} -->\n{blocks[m[1]]}\n<!-- end: {m[1]} -->", text)
 
 
+def summary_lines(compared):
+    """Table 1 in short: the cells run as a whole, at Table 2's sizes, under any protocol.
+
+    Args:
+      compared: dict protocol -> of `compare`.
+
+    Returns:
+      list of lists of str, the first the head; nats per image, in brackets the runs.
+    """
+    whole = {protocol: _whole_cells(rows) for protocol, rows in compared.items()}
+    lines = [["cell", "paper", *(f"ours, protocol {name} (runs)" for name in compared)]]
+    for key, cell in sorted(paper.PAPER.items(), key=lambda item: BENCHMARKS.index(item[0][1:])):
+        ours = [compare.spread(r["test_ll"], r["test_ll_std"], r["runs"]) if (r := cells.get(key)) else "—"
+                for cells in whole.values()]
+        if set(ours) != {"—"}:
+            lines.append([", ".join(key), f"{cell.test_ll}{' (of other sizes)' if cell.checkpoint else ''}", *ours])
+    return lines
+
+
+def _whole_cells(compared):
+    return {(r["model"], r["dataset"], r["likelihood"]): r for r in compared
+            if r["sizes"] == "Table 2's" and r["verdict"] in ("agrees", "disagrees")}
+
+
 def margin_lines(compared):
     """By how much the model with an SPN beats the one without, at Table 2's sizes, on every benchmark.
 
@@ -78,7 +116,7 @@ def margin_lines(compared):
     """
     lines = [["benchmark", "difference", "published", *(f"protocol {name}" for name in compared)]]
     for one, other in PAIRS:
-        for dataset, likelihood in dict.fromkeys(key[1:] for key in paper.PAPER):
+        for dataset, likelihood in BENCHMARKS:
             cells = [paper.PAPER[name, dataset, likelihood] for name in (one, other)]
             mark = " *" if any(cell.checkpoint for cell in cells) else ""
             lines.append([f"{dataset}, {likelihood}", f"{one} − {other}",
@@ -89,8 +127,7 @@ def margin_lines(compared):
 
 
 def _margin(compared, keys):
-    whole = {(r["model"], r["dataset"], r["likelihood"]): r for r in compared
-             if r["sizes"] == "Table 2's" and r["verdict"] in ("agrees", "disagrees")}
+    whole = _whole_cells(compared)
     if not all(key in whole for key in keys):
         return "—"
     one, other = (whole[key] for key in keys)
@@ -212,7 +249,7 @@ def plot(results_dir, path):
       path: of the PNG.
     """
     compared = {protocol: compare.compare(rows) for protocol, rows in compare.read_protocols(results_dir).items()}
-    benchmarks = [key for key in dict.fromkeys(key[1:] for key in paper.PAPER)
+    benchmarks = [key for key in BENCHMARKS
                   if any((r["dataset"], r["likelihood"]) == key and r["runs"] for c in compared.values() for r in c)]
     figure, all_axes = figures.panels(len(benchmarks), 3.4, 3.6)
     for axes, key in zip(all_axes, benchmarks):
@@ -223,8 +260,7 @@ def plot(results_dir, path):
         axes.plot(range(4), [c.test_ll if c.checkpoint else math.nan for c in cells], "kx", ms=7,
                   label="paper, of a checkpoint of other sizes")
         for (protocol, rows), (marker, fill_style, shift) in zip(compared.items(), MARKERS):
-            rows = [r for r in rows if (r["dataset"], r["likelihood"]) == key and r["sizes"] == "Table 2's"
-                    and r["verdict"] in ("agrees", "disagrees")]
+            rows = [r for cell, r in _whole_cells(rows).items() if cell[1:] == key]
             deviations = [math.nan if r["test_ll_std"] is None else r["test_ll_std"] for r in rows]  # NaN: no bar
             axes.errorbar([results.MODEL_ORDER.index(r["model"]) + shift for r in rows], [r["test_ll"] for r in rows],
                           deviations, fmt=marker, fillstyle=fill_style, color="0.3", ms=6, capsize=3, lw=1,

@@ -226,10 +226,11 @@ def test_untested_points_of_a_grid_are_not_compared(tmp_path):
 
 # --- RESULTS.md -------------------------------------------------------------------------------------------------------
 
-def test_results_page_is_up_to_date():
-    page = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
-    blocks = results_page.results_blocks(ROOT / "results")
-    assert page == results_page.fill(page, blocks), "run python scripts/make_results.py"
+@pytest.mark.parametrize("name,blocks_of", [("RESULTS.md", results_page.results_blocks),
+                                            ("README.md", results_page.readme_blocks)])
+def test_pages_are_up_to_date(name, blocks_of):
+    page = (ROOT / name).read_text(encoding="utf-8")
+    assert page == results_page.fill(page, blocks_of(ROOT / "results")), "run python scripts/make_results.py"
 
 
 def test_table_without_a_row_has_not_been_run(tmp_path):
@@ -272,6 +273,17 @@ def test_blocks_are_replaced_and_nothing_else():
 def test_marks_that_do_not_match_are_refused(text):
     with pytest.raises(InputError, match="marks of the blocks do not match|the blocks are"):
         results_page.fill(text, {"one": "1"})
+
+
+def test_short_table_has_the_cells_that_were_run_as_a_whole():
+    rows = [make_row("VAE", likelihood="discrete", test_ll=-2300.0), make_row("Conv-VAE", likelihood="discrete"),
+            *(make_row(seed=n, test_ll=2800.0 + n) for n in (0, 2)), make_row(num_samples=10, test_ll=0.0),
+            make_row("VAE", batches=4001)]
+    lines = results_page.summary_lines({"paper": compare.compare(rows[:1]), "released": compare.compare(rows)})
+    assert lines == [["cell", "paper", "ours, protocol paper (runs)", "ours, protocol released (runs)"],
+                     ["SPVAE, mnist, continuous", "2819", "—", "2801.0 ± 1.4 (2)"],
+                     ["VAE, mnist, discrete", "-2351", "-2300.0 (1)", "-2300.0 (1)"],
+                     ["Conv-VAE, mnist, discrete", "-2099 (of other sizes)", "—", "-2099.0 (1)"]]
 
 
 def test_margins_of_the_paper_and_ours():
