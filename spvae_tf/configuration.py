@@ -155,7 +155,7 @@ def _short(value):
     return hashlib.sha256(value.encode()).hexdigest()[:8] if str(value).startswith("{") else value
 
 
-def recorded(config):
+def as_recorded(config):
     """A configuration as records keep it, without the places of files on a machine.
 
     Args:
@@ -177,4 +177,4 @@ def recorded_config(record):
     Returns:
       ml_collections.ConfigDict; of a user's own images it names the file, not the folder.
     """
-    return ml_collections.ConfigDict(recorded(make_config()) | record["config"])
+    return ml_collections.ConfigDict(as_recorded(make_config()) | record["config"])

@@ -84,7 +84,7 @@ def finished(config, results_dir):
       InputError: when the record was made with another configuration, as with another k; it is not overwritten.
     """
     folder, name = Path(results_dir) / config.protocol, configuration.run_name(config)
-    wanted = configuration.recorded(config)
+    wanted = configuration.as_recorded(config)
     record = results.read_record(folder, name)
     if record is None:
         return None
@@ -279,7 +279,7 @@ def _write(config, results_dir, found):
         likelihood=config.likelihood, protocol=config.protocol, preset=config.preset, seed=config.seed,
         hidden_units=config.hidden_units, latent_dim=config.latent_dim, paper_test_ll=cell.test_ll if cell else None,
         device=begun.device, versions=begun.versions, commit=begun.commit)
-    record = {key: (named | found).get(key) for key in results.FIELDS} | {"config": configuration.recorded(config)}
+    record = {key: (named | found).get(key) for key in results.FIELDS} | {"config": configuration.as_recorded(config)}
     log = (workdir / "log.csv").read_text(encoding="utf-8")
     checkpoint.write_text(folder / "curves" / f"{workdir.name}.csv", log)
     results.write_record(folder, workdir.name, record)

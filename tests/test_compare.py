@@ -233,6 +233,29 @@ def test_pages_are_up_to_date(name, blocks_of):
     assert page == results_page.fill(page, blocks_of(ROOT / "results")), "run python scripts/make_results.py"
 
 
+def test_command_line_fills_both_pages_or_neither(tmp_path):
+    def make_results():
+        flags = [f"--{name}={tmp_path / path}" for name, path in pages.items()]
+        return subprocess.run([sys.executable, "scripts/make_results.py", *flags, f"--plot={tmp_path / 'plot.png'}"],
+                              cwd=ROOT, text=True, capture_output=True, timeout=120)
+
+    pages, sound = dict(page="RESULTS.md", readme="README.md"), {}
+    for path in pages.values():
+        sound[path] = (ROOT / path).read_text(encoding="utf-8")
+        (tmp_path / path).write_text(stale := sound[path].replace("| 2819 |", "| 0 |"), encoding="utf-8")
+        assert stale != sound[path]
+    (tmp_path / "README.md").write_text("no marks", encoding="utf-8")
+    done = make_results()
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "the blocks are" in done.stderr
+    assert "| 0 |" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8") and not (tmp_path / "plot.png").exists()
+
+    (tmp_path / "README.md").write_text(stale, encoding="utf-8")
+    assert make_results().returncode == 0
+    for path, text in sound.items():
+        assert (tmp_path / path).read_text(encoding="utf-8") == text
+    assert (tmp_path / "plot.png").exists()
+
+
 def test_table_without_a_row_has_not_been_run(tmp_path):
     """As it is while a first run goes on."""
     results.write_table(tmp_path / "released" / "table1.csv", [])
