@@ -4,8 +4,9 @@ Of test images log p(image), by the encoder's q(z | x) and by one fitted to each
 log p(hidden half | visible half); and for 100, 1,000 and 10,000 labels the accuracy of a linear probe on the embedding
 and on the pixels.
 
-Example:
+Examples:
   python scripts/usefulness.py --workdirs=results/paper/runs/spvae-…-seed0,results/paper/runs/vae-…-seed0
+  python scripts/usefulness.py --bounds_only --workdirs=results/paper/runs/spvae-…-train_fraction=0.1-seed0
 """
 
 import cli  # isort: skip (first: it quiets TensorFlow)
@@ -20,15 +21,19 @@ _OUT = flags.DEFINE_string("out", "results/usefulness.csv", "The CSV.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 1000, "k of the bounds.", lower_bound=2)
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 500, "Test images for the bounds.", lower_bound=2)
 _REFINEMENTS = flags.DEFINE_integer("refinements", 400, "Steps that fit q(z | x) to each image.", lower_bound=2)
+_BOUNDS_ONLY = flags.DEFINE_bool("bounds_only", False, "Measure log p(image) and nothing else.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; the run's own when not given.")
 
 
 def main():
+    usefulness.read(_OUT.value)  # or a damaged CSV would be found only after the first run was measured
+    only = dict(halves=(), labels=()) if _BOUNDS_ONLY.value else {}
     for workdir in _WORKDIRS.value:
         rows = usefulness.measure(workdir, _DATA_DIR.value, _NUM_SAMPLES.value, _NUM_IMAGES.value,
-                                  _REFINEMENTS.value)
+                                  _REFINEMENTS.value, **only)
         usefulness.write(Path(_OUT.value), rows)
-        print("\n".join(f"{r['model']}, {r['likelihood']}, seed {r['seed']}: {r['task']} ({r['setting']}): "
+        print("\n".join(f"{r['model']}, {r['likelihood']}, {100 * r['train_fraction']:g} % of the images, "
+                        f"seed {r['seed']}: {r['task']} ({r['setting']}): "
                         f"{r['value']} ± {r['stderr']}" for r in rows), flush=True)
 
 

@@ -27,8 +27,10 @@ def results_blocks(results_dir):
     """
     rows = compare.read_protocols(results_dir)
     compared = {protocol: compare.compare(rows[protocol]) for protocol in rows}
+    useful = [row for row in usefulness.read(Path(results_dir) / "usefulness.csv") if _has_table2_sizes(row)]
     tables = {"margins": margin_lines(compared), "the authors' choice": authors.choice_lines(),
-              "usefulness": usefulness.table_lines(_rows_if_there(Path(results_dir) / "usefulness.csv")),
+              "usefulness": usefulness.table_lines([row for row in useful if row["train_fraction"] == 1]),
+              "bounds": usefulness.bounds_lines(useful),
               "table 2": compare.table2_lines(results.read_table(Path(results_dir) / "table2.csv"))}
     for protocol in rows:
         tables |= {f"table 1, {protocol}": compare.table1_lines(compared[protocol]),
@@ -53,8 +55,9 @@ def readme_blocks(results_dir):
     return {"table 1": compare.markdown(summary_lines(compared))}
 
 
-def _rows_if_there(path):
-    return results.read_table(path) if path.exists() else []
+def _has_table2_sizes(row):
+    cell = paper.PAPER.get((row["model"], row["dataset"], row["likelihood"]))
+    return cell is not None and (row["hidden_units"], row["latent_dim"]) == (cell.hidden_units, cell.latent_dim)
 
 
 def fill(text, blocks):

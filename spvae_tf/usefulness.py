@@ -1,5 +1,7 @@
 """What trained models know: hidden halves of images, labels from few examples; and how tight their bounds are."""
 
+from pathlib import Path
+
 import numpy as np
 
 from spvae_tf import environment, experiment, results
@@ -11,12 +13,13 @@ PROBES, POOL = 5, 20_000  # probes for each of them at most, on disjoint parts o
 PENALTIES = 10.0 ** np.arange(-6, 3)  # of the ridge regression, times the mean square of the features
 IMAGE, HALF, PROBE = "log p(image)", "log p(hidden half | visible half)", "accuracy of a linear probe on "
 AMORTISED, FITTED = "q(z | x) of the encoder", "q(z | x) fitted to each image"
-FIELDS = ("model", "dataset", "likelihood", "protocol", "seed", "task", "setting", "value", "stderr", "repeats",
-          "num_samples", "refinements", "value_at_half", "num_images", "device", "versions", "commit")
+FIELDS = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim", "train_fraction", "seed",
+          "task", "setting", "value", "stderr", "repeats", "num_samples", "refinements", "value_at_half", "num_images",
+          "device", "versions", "commit")
 
 
-def hidden_halves(model, images, num_samples, refinements, seed=0):
-    """log p(hidden half | visible half) for each of answers.HIDDEN_HALVES, all bounds with the same noise.
+def hidden_halves(model, images, num_samples, refinements, seed=0, halves=HIDDEN_HALVES):
+    """log p(hidden half | visible half) for each half, all bounds with the same noise.
 
     An encoder has never seen half an image, so that a VAE's bound of the visible half may be far from as tight as that
     of all pixels; q(z | x) is therefore fitted to each image. (A half that covers whole leaf regions leaves the bounds
@@ -28,6 +31,7 @@ def hidden_halves(model, images, num_samples, refinements, seed=0):
       num_samples: k.
       refinements: steps of fitting q(z | x) to each image, for all bounds (`SPVAE.refine`).
       seed: integer.
+      halves: of answers.HIDDEN_HALVES.
 
     Returns:
       (log p(image) [n], dict half -> [n]), nats per image.
@@ -36,7 +40,7 @@ def hidden_halves(model, images, num_samples, refinements, seed=0):
         return model.log_prob(images, num_samples, observed, seed, refinements).numpy().astype(np.float64)
 
     whole = bound()
-    return whole, {half: whole - bound(read_mask(half, len(images), model.image_shape)) for half in HIDDEN_HALVES}
+    return whole, {half: whole - bound(read_mask(half, len(images), model.image_shape)) for half in halves}
 
 
 def linear_probe(train, test):
@@ -83,36 +87,38 @@ def probe(train, test, number):
     return np.array([linear_probe([a[start:start + number] for a in train], test) for start in starts])
 
 
-def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinements=400, labels=LABELS):
+def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinements=400, halves=HIDDEN_HALVES,
+            labels=LABELS):
     """All figures of one trained run.
 
     Args:
-      workdir: folder of the run, on labelled images.
+      workdir: folder of the run.
       data_dir: of TensorFlow Datasets; the run's own when None.
-      num_samples: k of the conditionals.
+      num_samples: k of the bounds.
       num_images: test images for them.
       refinements: steps for them, as in `hidden_halves`. `value_at_half` is the same with half as many steps and half
         as many samples, to see whether it has levelled off.
+      halves: of answers.HIDDEN_HALVES.
       labels: how many labelled images the probes learn from; those there are not enough training images for are left
         out.
 
     Returns:
       list of dicts with the keys FIELDS: log p(image) by the encoder's q and by one fitted to each image, for each half
       the conditional, all in nats per image, and for each number of labels the accuracy of probes on `embed` and, for
-      comparison, on the pixels. `stderr` is over images, or over `repeats`
-      probes, each from other labelled images.
+      comparison, on the pixels. `stderr` is over images, or over `repeats` probes, each from other labelled images.
 
     Raises:
-      InputError: when the folder holds no run, or the images no labels.
+      InputError: when the folder holds no run, or probes are asked for and the images have no labels.
     """
     config, model = experiment.load_config(workdir), experiment.load(workdir)
     config.data_dir = data_dir or config.data_dir
     dataset = experiment.load_data(config)
-    if dataset.train_labels is None or dataset.test_labels is None:
+    if labels and (dataset.train_labels is None or dataset.test_labels is None):
         raise InputError(f"data set {dataset.name} has no labels of its training and test images")
     common = dict(model=config.model, dataset=dataset.name, likelihood=config.likelihood, protocol=config.protocol,
-                  seed=config.seed, device=environment.device(), versions=environment.versions(),
-                  commit=environment.commit())
+                  hidden_units=config.hidden_units, latent_dim=config.latent_dim,
+                  train_fraction=config.train_fraction, seed=config.seed, device=environment.device(),
+                  versions=environment.versions(), commit=environment.commit())
     images, rows = dataset.test[:num_images], []
 
     def add(task, setting, values, steps, values_at_half):
@@ -123,13 +129,14 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinement
 
     amortised = [model.log_prob(images, k, seed=0).numpy() for k in (num_samples, max(1, num_samples // 2))]
     add(IMAGE, AMORTISED, amortised[0], 0, amortised[1])
-    whole, halves = hidden_halves(model, images, num_samples, refinements)
-    whole_at_half, at_half = hidden_halves(model, images, max(1, num_samples // 2), refinements // 2)
+    whole, conditionals = hidden_halves(model, images, num_samples, refinements, halves=halves)
+    whole_at_half, at_half = hidden_halves(model, images, max(1, num_samples // 2), refinements // 2, halves=halves)
     add(IMAGE, FITTED, whole, refinements, whole_at_half)
-    for half, values in halves.items():
+    for half, values in conditionals.items():
         add(HALF, half, values, refinements, at_half[half])
     pool = slice(POOL)
-    for kind, describe in (("embedding", lambda x: model.embed(x).numpy()), ("pixels", np.asarray)):
+    described = (("embedding", lambda x: model.embed(x).numpy()), ("pixels", np.asarray)) if labels else ()
+    for kind, describe in described:
         train = describe(dataset.train[pool]), dataset.train_labels[pool]
         test = describe(dataset.test), dataset.test_labels
         for number in (n for n in labels if n <= len(train[0])):
@@ -137,6 +144,24 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinement
             stderr = found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else np.nan
             rows.append(common | dict(task=PROBE + kind, setting=number, value=round(found.mean(), 4),
                                       stderr=round(stderr, 4), repeats=len(found), num_images=len(dataset.test)))
+    return rows
+
+
+def read(path):
+    """The rows of the CSV; none where there is no file.
+
+    Args:
+      path: of the CSV.
+
+    Returns:
+      list of dicts with the keys FIELDS.
+
+    Raises:
+      InputError: when the file is damaged or has other columns.
+    """
+    rows = results.read_table(path) if Path(path).exists() else []
+    if rows and set(rows[0]) != set(FIELDS):
+        raise InputError(f"{path} has the columns {', '.join(rows[0])}; they must be {', '.join(FIELDS)}")
     return rows
 
 
@@ -148,9 +173,9 @@ def write(path, rows):
       rows: of `measure`.
     """
     def key(row):
-        return tuple(str(row[field]) for field in FIELDS[:7])
+        return tuple(str(row[field]) for field in FIELDS[:FIELDS.index("value")])
 
-    known = {key(row): row for row in (results.read_table(path) if path.exists() else [])}
+    known = {key(row): row for row in read(path)}
     known |= {key(row): row for row in rows}
     results.write_table(path, list(known.values()), FIELDS)
 
@@ -168,7 +193,7 @@ def table_lines(rows):
     for row in rows:
         groups.setdefault(tuple(row[key] for key in ("dataset", "likelihood", "protocol", "task", "setting")), {}
                           ).setdefault(row["model"], []).append(row)
-    models = sorted({row["model"] for row in rows}, key=["SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE"].index)
+    models = sorted({row["model"] for row in rows}, key=results.MODEL_ORDER.index)
     lines = [["data, protocol", "task", "setting", *models]]
     for (dataset, likelihood, protocol, task, setting), by_model in sorted(groups.items(), key=_order):
         unit = f"{setting:,} labels" if isinstance(setting, int) else setting + " half hidden" * (task == HALF)
@@ -190,3 +215,29 @@ def _cell(rows, task):
     scale, unit = (1, "") if task in (IMAGE, HALF) else (100, " %")
     spread = f" ± {scale * deviation:.1f}" if len(rows) > 1 else ""
     return f"{scale * mean:.1f}{unit}{spread} ({len(rows)})"
+
+
+def bounds_lines(rows):
+    """log p(image) by the encoder's q and by a fitted one, a line for each part of the training images.
+
+    Args:
+      rows: of the CSV.
+
+    Returns:
+      list of rows of text, the first a head; nats per image, mean ± standard deviation over seeds (runs), and SPVAE's
+      mean minus VAE's.
+    """
+    groups = {}
+    for row in rows:
+        if row["task"] == IMAGE:
+            groups.setdefault(tuple(row[key] for key in ("dataset", "likelihood", "protocol", "train_fraction")), {}
+                              ).setdefault((row["model"], row["setting"]), []).append(row)
+    columns = [(model, setting) for model in ("SPVAE", "VAE") for setting in (AMORTISED, FITTED)]
+    lines = [["data, protocol", "training images", *(f"{model}, {setting}" for model, setting in columns),
+              *(f"SPVAE − VAE, {setting}" for setting in (AMORTISED, FITTED))]]
+    for (*data, fraction), found in sorted(groups.items(), key=lambda item: (*item[0][:3], -item[0][3])):
+        means = {column: np.mean([row["value"] for row in found.get(column, [])] or [np.nan]) for column in columns}
+        margins = [means["SPVAE", setting] - means["VAE", setting] for setting in (AMORTISED, FITTED)]
+        lines.append([", ".join(data), f"{100 * fraction:g} %", *(_cell(found.get(c, []), IMAGE) for c in columns),
+                      *("—" if np.isnan(margin) else f"{margin:+.1f}" for margin in margins)])
+    return lines

@@ -1,10 +1,16 @@
 """The linear probe against the normal equations, hidden halves against the model's own marginals, rows of the CSV."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from spvae_tf import build_model, configuration, data, experiment, results, usefulness
 from spvae_tf.errors import InputError
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "usefulness.py"
 
 
 def blobs(seed, count, shuffled=False):
@@ -72,6 +78,31 @@ def test_rows_are_replaced_not_doubled(tmp_path):
     usefulness.write(path, [row | dict(value=0.75), row | dict(seed=1)])
     found = results.read_table(path)
     assert [(r["seed"], r["setting"], r["value"]) for r in found] == [(0, 100, 0.75), (0, "left", 0.5), (1, 100, 0.5)]
+    usefulness.write(path, [row | dict(train_fraction=0.1), row | dict(hidden_units=8)])
+    assert len(usefulness.read(path)) == 5  # another part of the images and other sizes are other runs
+
+
+def test_csv_with_other_columns_is_refused(tmp_path):
+    path = tmp_path / "usefulness.csv"
+    results.write_table(path, [dict(model="SPVAE", value=1)], ("model", "value"))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="has the columns model, value; they must be model, dataset, "):
+        usefulness.write(path, [dict.fromkeys(usefulness.FIELDS, "a")])
+    assert path.read_bytes() == before
+
+
+def test_bounds_side_by_side():
+    row = dict(task=usefulness.IMAGE, dataset="mnist", likelihood="discrete", protocol="paper")
+    values = {("SPVAE", 1.0, usefulness.AMORTISED): (-10, -12), ("SPVAE", 1.0, usefulness.FITTED): (-8,),
+              ("VAE", 1.0, usefulness.AMORTISED): (-20,), ("VAE", 1.0, usefulness.FITTED): (-7.5,),
+              ("VAE", 0.005, usefulness.FITTED): (-30,)}
+    rows = [row | dict(model=model, train_fraction=fraction, setting=setting, value=value)
+            for (model, fraction, setting), found in values.items() for value in found]
+    head, whole, part = usefulness.bounds_lines(rows + [row | dict(task=usefulness.HALF)])
+    assert len(head) == len(whole) == len(part) == 8
+    assert whole == ["mnist, discrete, paper", "100 %", "-11.0 ± 1.4 (2)", "-8.0 (1)", "-20.0 (1)", "-7.5 (1)",
+                     "+9.0", "-0.5"]
+    assert part == ["mnist, discrete, paper", "0.5 %", "—", "—", "—", "-30.0 (1)", "—", "—"]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +145,25 @@ def test_figures_of_a_run(workdir):
     assert lines[-1][2:] == ["25 labels", f"{100 * rows[-1]['value'] + 25:.1f} % ± 35.4 (2)"]
 
 
-def test_images_without_labels_are_refused(workdir):
+def test_images_without_labels_are_refused_where_labels_are_needed(workdir):
     with pytest.raises(InputError, match="unlabelled has no labels"):
         usefulness.measure(workdir / "unlabelled")
+    rows = usefulness.measure(workdir / "unlabelled", num_samples=4, num_images=10, refinements=2, halves=(), labels=())
+    assert [row["setting"] for row in rows] == [usefulness.AMORTISED, usefulness.FITTED]
+
+
+def test_command_line(workdir, tmp_path):
+    def run(*flags):
+        return subprocess.run(
+            [sys.executable, SCRIPT, f"--out={tmp_path / 'useful.csv'}", "--num_samples=4", "--num_images=10",
+             "--refinements=2", *flags], capture_output=True, text=True)
+
+    done = run("--bounds_only", f"--workdirs={workdir / 'mine'},{workdir / 'unlabelled'}")
+    assert done.returncode == 0, done.stderr
+    found = usefulness.read(tmp_path / "useful.csv")
+    assert [(row["dataset"], row["setting"]) for row in found] == [
+        (name, setting) for name in ("mine", "unlabelled") for setting in (usefulness.AMORTISED, usefulness.FITTED)]
+    assert str(found[0]["value"]) in done.stdout and "100 % of the images, seed 4: log p(image)" in done.stdout
+    refused = run(f"--workdirs={tmp_path}")
+    assert refused.returncode == 2 and refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
+    assert usefulness.read(tmp_path / "useful.csv") == found
