@@ -1,4 +1,4 @@
-"""Makes every figure of RESULTS.md and README.md's table anew from the CSVs in results/, and the plot of both.
+"""Makes every figure of RESULTS.md and README.md's table anew from the CSVs in results/, and the pictures of them.
 
 Example:
   python scripts/make_results.py
@@ -15,7 +15,7 @@ from spvae_tf.errors import InputError
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results", "Folder with released/, paper/ and svhn_subset/.")
 _PAGE = flags.DEFINE_string("page", "RESULTS.md", "The page; what stands between its marks is replaced.")
 _README = flags.DEFINE_string("readme", "README.md", "The page with the short table.")
-_PLOT = flags.DEFINE_string("plot", "results/figures/ours_against_paper.png", "The picture.")
+_FIGURES = flags.DEFINE_string("figures", "results/figures", "Folder of the pictures.")
 
 
 def main():
@@ -27,8 +27,7 @@ def main():
     for name, text in filled.items():
         checkpoint.write_text(name, text)
         print(name)
-    results_page.plot(_RESULTS_DIR.value, _PLOT.value)
-    print(_PLOT.value)
+    print(*results_page.plot(_RESULTS_DIR.value, _FIGURES.value), sep="\n")
 
 
 if __name__ == "__main__":

@@ -145,28 +145,36 @@ def _sweep_panel(axes, rows):
         published = paper.digitized_sweep().get((model, dataset, rows[0]["likelihood"]), {})
         axes.plot(published.keys(), published.values(), color="0.85", ls=_line(model), lw=3, zorder=1)
         colour, marker = _dataset_style(dataset)
-        fractions, means, deviations = _over_seeds(chosen, "test_ll_k5")
+        fractions, means, deviations = over_seeds(chosen, "test_ll_k5")
         axes.errorbar(fractions, means, deviations, color=colour, ls=_line(model), marker=marker, ms=4, lw=1.5,
                       capsize=3, zorder=3)
         drawn.setdefault(dataset, []).extend((fraction, mean, colour) for fraction, mean in zip(fractions, means))
         if tested := [r for r in chosen if r["test_ll"] is not None]:
-            fractions, means, _ = _over_seeds(tested, "test_ll")
+            fractions, means, _ = over_seeds(tested, "test_ll")
             axes.plot(fractions, means, "x", color=colour, ms=6, mew=1.5, zorder=3)
+    fraction_axis(axes)
+    mark_points_far_below(axes, drawn.values())
+
+
+def fraction_axis(axes):
+    """Makes the fraction axis of drawn lines readable at both ends: logarithmic, in per cent."""
     axes.set_xscale("log")
     axes.set_xticks(TICKS, [per_cent(tick) for tick in TICKS])
     axes.minorticks_off()
     axes.set_xlim(min(min(line.get_xdata(), default=1) for line in axes.lines) / 1.35, 1.2)
     axes.grid(alpha=0.3)
-    _mark_points_far_below(axes, drawn)
 
 
-def _mark_points_far_below(axes, points):
+def mark_points_far_below(axes, points):
     """Keeps a collapsed model from flattening all else: its values stand as numbers at the lower edge.
 
-    A point is far below the others of its own data set; another's may lie anywhere.
+    Args:
+      axes: with their lines drawn.
+      points: of each data set a list of (fraction, value, colour). A point is far below the others of its own data set;
+        another's may lie anywhere.
     """
     below, others = [], []
-    for of_dataset in points.values():
+    for of_dataset in points:
         values = sorted(value for _, value, _ in of_dataset)
         quartile = values[len(values) // 4]
         limit = quartile - 5 * (values[-1] - quartile)
@@ -190,7 +198,7 @@ def _dataset_style(dataset):
     return DATASET_STYLES.get(paper.whole_name(dataset), ("black", "D"))
 
 
-def _over_seeds(rows, field):
+def over_seeds(rows, field):
     """(ascending fractions, means over seeds, standard deviations, NaN for a single seed: it gets no bar)."""
     values = {}
     for row in sorted(rows, key=lambda r: r["train_fraction"]):

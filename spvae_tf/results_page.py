@@ -27,7 +27,7 @@ def results_blocks(results_dir):
     """
     rows = compare.read_protocols(results_dir)
     compared = {protocol: compare.compare(rows[protocol]) for protocol in rows}
-    useful = [row for row in usefulness.read(Path(results_dir) / "usefulness.csv") if _has_table2_sizes(row)]
+    useful = _useful_rows(results_dir)
     tables = {"margins": margin_lines(compared), "the authors' choice": authors.choice_lines(),
               "usefulness": usefulness.table_lines([row for row in useful if row["train_fraction"] == 1]),
               "bounds": usefulness.bounds_lines(useful),
@@ -55,9 +55,13 @@ def readme_blocks(results_dir):
     return {"table 1": compare.markdown(summary_lines(compared))}
 
 
-def _has_table2_sizes(row):
-    cell = paper.PAPER.get((row["model"], row["dataset"], row["likelihood"]))
-    return cell is not None and (row["hidden_units"], row["latent_dim"]) == (cell.hidden_units, cell.latent_dim)
+def _useful_rows(results_dir):
+    """The rows of usefulness.csv at Table 2's sizes."""
+    def has_table2_sizes(row):
+        cell = paper.PAPER.get((row["model"], row["dataset"], row["likelihood"]))
+        return cell is not None and (row["hidden_units"], row["latent_dim"]) == (cell.hidden_units, cell.latent_dim)
+
+    return list(filter(has_table2_sizes, usefulness.read(Path(results_dir) / "usefulness.csv")))
 
 
 def fill(text, blocks):
@@ -244,13 +248,24 @@ def _not_run_block(rows, protocol):
 MARKERS = (("s", "none", 0.12), ("o", "full", -0.12))  # of the protocols; they can be told apart in grey
 
 
-def plot(results_dir, path):
-    """Ours against the paper's at Table 2's sizes: a panel for each benchmark that was run, models side by side.
+def plot(results_dir, folder):
+    """The pictures of RESULTS.md that are drawn from several CSVs: ours_against_paper.png and tightness.png.
 
     Args:
       results_dir: as in `results_blocks`.
-      path: of the PNG.
+      folder: of the PNGs.
+
+    Returns:
+      Their paths.
     """
+    paths = [Path(folder) / name for name in ("ours_against_paper.png", "tightness.png")]
+    _plot_table1(results_dir, paths[0])
+    usefulness.plot_bounds(_useful_rows(results_dir), paths[1])
+    return paths
+
+
+def _plot_table1(results_dir, path):
+    """Ours against the paper's at Table 2's sizes: a panel for each benchmark that was run, models side by side."""
     compared = {protocol: compare.compare(rows) for protocol, rows in compare.read_protocols(results_dir).items()}
     benchmarks = [key for key in BENCHMARKS
                   if any((r["dataset"], r["likelihood"]) == key and r["runs"] for c in compared.values() for r in c)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spvae_tf import environment, experiment, results
+from spvae_tf import environment, experiment, figures, results
 from spvae_tf.answers import HIDDEN_HALVES, read_mask
 from spvae_tf.errors import InputError
 
@@ -127,7 +127,8 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinement
                                   num_samples=num_samples, refinements=steps,
                                   value_at_half=round(values_at_half.mean(), 3), num_images=len(values)))
 
-    amortised = [model.log_prob(images, k, seed=0).numpy() for k in (num_samples, max(1, num_samples // 2))]
+    amortised = [model.log_prob(images, k, seed=0).numpy().astype(np.float64)
+                 for k in (num_samples, max(1, num_samples // 2))]
     add(IMAGE, AMORTISED, amortised[0], 0, amortised[1])
     whole, conditionals = hidden_halves(model, images, num_samples, refinements, halves=halves)
     whole_at_half, at_half = hidden_halves(model, images, max(1, num_samples // 2), refinements // 2, halves=halves)
@@ -191,8 +192,7 @@ def table_lines(rows):
     """
     groups = {}
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in ("dataset", "likelihood", "protocol", "task", "setting")), {}
-                          ).setdefault(row["model"], []).append(row)
+        groups.setdefault((*_benchmark(row), row["task"], row["setting"]), {}).setdefault(row["model"], []).append(row)
     models = sorted({row["model"] for row in rows}, key=results.MODEL_ORDER.index)
     lines = [["data, protocol", "task", "setting", *models]]
     for (dataset, likelihood, protocol, task, setting), by_model in sorted(groups.items(), key=_order):
@@ -217,6 +217,47 @@ def _cell(rows, task):
     return f"{scale * mean:.1f}{unit}{spread} ({len(rows)})"
 
 
+def plot_bounds(rows, path):
+    """log p(image) by the encoder's q (open marks) and by a fitted one (full marks) against the fraction of the
+    training images, a panel for each data set, likelihood and protocol.
+
+    Bars are standard deviations over seeds; what lies far below all else stands as a number at the lower edge.
+
+    Args:
+      rows: of the CSV.
+      path: of the PNG.
+    """
+    rows = [row for row in rows if row["task"] == IMAGE]
+    benchmarks = sorted({_benchmark(row) for row in rows})
+    figure, all_axes = figures.panels(len(benchmarks), 5.2, 3.8)
+    for axes, benchmark in zip(all_axes, benchmarks):
+        points = []
+        for (model, setting), found in _by_model_and_setting(r for r in rows if _benchmark(r) == benchmark).items():
+            (fractions, means, deviations), colour = figures.over_seeds(found, "value"), figures.COLOURS[model]
+            axes.errorbar(fractions, means, deviations, color=colour, marker="o", ms=5, capsize=3,
+                          ls="--" if setting == AMORTISED else "-", label=f"{model}, {setting}",
+                          fillstyle="none" if setting == AMORTISED else "full")
+            points += [(fraction, mean, colour) for fraction, mean in zip(fractions, means)]
+        figures.fraction_axis(axes)
+        figures.mark_points_far_below(axes, [points])
+        axes.set(title="{}, {}, protocol {}".format(*benchmark), xlabel="fraction of the training images",
+                 ylabel="bound of log p(image), nats per image")
+    if benchmarks:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
+    figures.save(figure, path)
+
+
+def _benchmark(row):
+    return row["dataset"], row["likelihood"], row["protocol"]
+
+
+def _by_model_and_setting(rows):
+    found = {}
+    for row in rows:
+        found.setdefault((row["model"], row["setting"]), []).append(row)
+    return found
+
+
 def bounds_lines(rows):
     """log p(image) by the encoder's q and by a fitted one, a line for each part of the training images.
 
@@ -230,14 +271,14 @@ def bounds_lines(rows):
     groups = {}
     for row in rows:
         if row["task"] == IMAGE:
-            groups.setdefault(tuple(row[key] for key in ("dataset", "likelihood", "protocol", "train_fraction")), {}
-                              ).setdefault((row["model"], row["setting"]), []).append(row)
+            groups.setdefault((*_benchmark(row), row["train_fraction"]), []).append(row)
     columns = [(model, setting) for model in ("SPVAE", "VAE") for setting in (AMORTISED, FITTED)]
     lines = [["data, protocol", "training images", *(f"{model}, {setting}" for model, setting in columns),
               *(f"SPVAE − VAE, {setting}" for setting in (AMORTISED, FITTED))]]
-    for (*data, fraction), found in sorted(groups.items(), key=lambda item: (*item[0][:3], -item[0][3])):
+    for (*data, fraction), group in sorted(groups.items(), key=lambda item: (*item[0][:3], -item[0][3])):
+        found = _by_model_and_setting(group)
         means = {column: np.mean([row["value"] for row in found.get(column, [])] or [np.nan]) for column in columns}
         margins = [means["SPVAE", setting] - means["VAE", setting] for setting in (AMORTISED, FITTED)]
-        lines.append([", ".join(data), f"{100 * fraction:g} %", *(_cell(found.get(c, []), IMAGE) for c in columns),
+        lines.append([", ".join(data), figures.per_cent(fraction), *(_cell(found.get(c, []), IMAGE) for c in columns),
                       *("—" if np.isnan(margin) else f"{margin:+.1f}" for margin in margins)])
     return lines

@@ -236,7 +236,7 @@ def test_pages_are_up_to_date(name, blocks_of):
 def test_command_line_fills_both_pages_or_neither(tmp_path):
     def make_results():
         flags = [f"--{name}={tmp_path / path}" for name, path in pages.items()]
-        return subprocess.run([sys.executable, "scripts/make_results.py", *flags, f"--plot={tmp_path / 'plot.png'}"],
+        return subprocess.run([sys.executable, "scripts/make_results.py", *flags, f"--figures={tmp_path}"],
                               cwd=ROOT, text=True, capture_output=True, timeout=120)
 
     pages, sound = dict(page="RESULTS.md", readme="README.md"), {}
@@ -247,13 +247,13 @@ def test_command_line_fills_both_pages_or_neither(tmp_path):
     (tmp_path / "README.md").write_text("no marks", encoding="utf-8")
     done = make_results()
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "the blocks are" in done.stderr
-    assert "| 0 |" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8") and not (tmp_path / "plot.png").exists()
+    assert "| 0 |" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8") and not list(tmp_path.glob("*.png"))
 
     (tmp_path / "README.md").write_text(stale, encoding="utf-8")
     assert make_results().returncode == 0
     for path, text in sound.items():
         assert (tmp_path / path).read_text(encoding="utf-8") == text
-    assert (tmp_path / "plot.png").exists()
+    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["ours_against_paper.png", "tightness.png"]
 
 
 def test_table_without_a_row_has_not_been_run(tmp_path):
@@ -371,9 +371,9 @@ def test_digitized_sweep():
 
 def test_plot_is_drawn_from_the_tables(tmp_path):
     results.write_table(tmp_path / "released" / "table1.csv", [make_row(), make_row("VAE", likelihood="discrete")])
-    results_page.plot(tmp_path, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes()[1:4] == b"PNG"
-    results_page.plot(tmp_path / "nothing", tmp_path / "empty.png")
+    for folder in (tmp_path, tmp_path / "nothing"):
+        drawn = results_page.plot(folder, tmp_path / "figures")
+        assert [path.read_bytes()[1:4] for path in drawn] == [b"PNG", b"PNG"]
 
 
 def test_plot_has_two_rows_marks_foreign_numbers_and_gives_one_seed_no_bar(tmp_path, monkeypatch):
@@ -382,7 +382,7 @@ def test_plot_has_two_rows_marks_foreign_numbers_and_gives_one_seed_no_bar(tmp_p
     results.write_table(tmp_path / "released" / "table1.csv", [
         make_row("Conv-VAE", likelihood="discrete"), *(make_row(seed=n, test_ll=2800.0 + n) for n in (0, 2)),
         *(make_row(dataset="cifar10", likelihood=li) for li in ("continuous", "discrete"))])
-    results_page.plot(tmp_path, "unused.png")
+    results_page.plot(tmp_path, "unused")
     axes = {a.get_title(): a for a in saved[0].axes}
     assert len({round(a.get_subplotspec().rowspan.start) for a in axes.values()}) == 2 and len(axes) == 4
     drawn = {line.get_label(): np.array(line.get_ydata(), float) for line in axes["mnist, discrete"].lines}
