@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spvae_tf import build_model, configuration, data, experiment, results, usefulness
+from spvae_tf import build_model, configuration, data, experiment, figures, results, usefulness
 from spvae_tf.errors import InputError
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "usefulness.py"
@@ -91,18 +91,40 @@ def test_csv_with_other_columns_is_refused(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_bounds_side_by_side():
+def bounds():
+    """Rows of the CSV: two seeds of the SPVAE's bound by its encoder, and a part of the images for the VAE alone."""
     row = dict(task=usefulness.IMAGE, dataset="mnist", likelihood="discrete", protocol="paper")
     values = {("SPVAE", 1.0, usefulness.AMORTISED): (-10, -12), ("SPVAE", 1.0, usefulness.FITTED): (-8,),
               ("VAE", 1.0, usefulness.AMORTISED): (-20,), ("VAE", 1.0, usefulness.FITTED): (-7.5,),
               ("VAE", 0.005, usefulness.FITTED): (-30,)}
     rows = [row | dict(model=model, train_fraction=fraction, setting=setting, value=value)
             for (model, fraction, setting), found in values.items() for value in found]
-    head, whole, part = usefulness.bounds_lines(rows + [row | dict(task=usefulness.HALF)])
+    return rows + [rows[0] | dict(task=usefulness.HALF, value=-1000)]  # which is no bound of the image
+
+
+def test_bounds_side_by_side():
+    head, whole, part = usefulness.bounds_lines(bounds())
     assert len(head) == len(whole) == len(part) == 8
     assert whole == ["mnist, discrete, paper", "100 %", "-11.0 ± 1.4 (2)", "-8.0 (1)", "-20.0 (1)", "-7.5 (1)",
                      "+9.0", "-0.5"]
     assert part == ["mnist, discrete, paper", "0.5 %", "—", "—", "—", "-30.0 (1)", "—", "—"]
+
+
+def test_bounds_are_drawn_a_line_for_each_model_and_q_a_panel_for_each_protocol(monkeypatch):
+    saved = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: saved.append(figure))
+    usefulness.plot_bounds(bounds() + [row | dict(protocol="released", value=5.0) for row in bounds()], "unused")
+    axes = {a.get_title(): a for a in saved[0].axes}
+    assert list(axes) == ["mnist, discrete, protocol paper", "mnist, discrete, protocol released"]
+    drawn = {bars.get_label(): bars.lines[0] for bars in axes["mnist, discrete, protocol paper"].containers}
+    points = {label: (list(line.get_xdata()), list(line.get_ydata())) for label, line in drawn.items()}
+    assert points == {f"SPVAE, {usefulness.AMORTISED}": ([1], [-11]), f"SPVAE, {usefulness.FITTED}": ([1], [-8]),
+                      f"VAE, {usefulness.AMORTISED}": ([1], [-20]),
+                      f"VAE, {usefulness.FITTED}": ([0.005, 1], [-30, -7.5])}
+    for label, line in drawn.items():
+        style = ("-", "full") if usefulness.FITTED in label else ("--", "none")
+        assert (line.get_linestyle(), line.get_fillstyle()) == style
+        assert line.get_color() == figures.COLOURS[label.split(",")[0]]
 
 
 @pytest.fixture(scope="module")
