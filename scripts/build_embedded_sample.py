@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from spvae_tf import data
+from spvae_tf import answers, data
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; downloads when not given.")
 _OUT_DIR = flags.DEFINE_string("out_dir", str(data.EMBEDDED_DIR), "Where <data set>_sample.npz are written.")
@@ -46,11 +46,9 @@ def sample(name, data_dir, seed):
 
 
 def main():
-    out_dir = pathlib.Path(_OUT_DIR.value)
-    out_dir.mkdir(parents=True, exist_ok=True)
     for name in COUNTS:
-        path = out_dir / f"{name}_sample.npz"
-        np.savez_compressed(path, **sample(name, _DATA_DIR.value, _SEED.value))
+        path = pathlib.Path(_OUT_DIR.value) / f"{name}_sample.npz"
+        answers.write_arrays(path, **sample(name, _DATA_DIR.value, _SEED.value))
         print(f"{path}: {path.stat().st_size:,} bytes")
 
 

@@ -36,16 +36,16 @@ def main():
     if _WORKDIR.value:
         config = experiment.load_config(_WORKDIR.value)
         config.data_dir = _DATA_DIR.value or config.data_dir
-        model, dataset = experiment.load(_WORKDIR.value), experiment.load_data(config)
+        model, dataset = experiment.load(_WORKDIR.value), latent_space.load_data(config)
     else:
         config, = tables.table1_configs(
             _PRESET.value, _PROTOCOL.value, ["SPVAE"], [_DATASET.value] if _DATASET.value else
             tables.PRESETS[_PRESET.value].datasets[:1], ["continuous"], [_SEED.value], latent_dim=2,
             data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value)
         workdir = results_dir / config.protocol / "runs" / configuration.run_name(config)
-        model, _, dataset = experiment.train(config, workdir)
-    table = results_dir / config.protocol / f"latent_space_{dataset.name}_seed{config.seed}.csv"
-    picture = results_dir / "figures" / f"latent_space_{dataset.name}_{config.protocol}_seed{config.seed}.png"
+        model, _, dataset = experiment.train(config, workdir, latent_space.load_data(config))
+    name = f"latent_space_{experiment.short_name(config)}"
+    table, picture = results_dir / config.protocol / f"{name}.csv", results_dir / "figures" / f"{name}.png"
     latent_space.draw(model, dataset, _STEPS.value, table, picture)
     print(f"{table}\n{picture}")
 

@@ -51,7 +51,7 @@ def main():
     status = 0
     if not _PLOT_ONLY.value:
         fractions = ["mini" if preset == "mini" else "paper"] if _FRACTIONS.value is None else _FRACTIONS.value
-        datasets = _DATASETS.value or tables.PRESETS[preset].datasets[:1]
+        datasets = tables.PRESETS[preset].datasets[:1] if _DATASETS.value is None else _DATASETS.value
         configs = sweep.sweep_configs(
             sweep.parse_fractions(fractions), preset, protocol, _MODELS.value, datasets, _LIKELIHOODS.value,
             _SEEDS.value, data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value, test_samples=_NUM_SAMPLES.value)

@@ -55,8 +55,7 @@ def _load(workdir):
     config, model = experiment.load_config(workdir), experiment.load(workdir)
     config.data_dir = _DATA_DIR.value or config.data_dir
     dataset = experiment.load_data(config)
-    return model, dataset.test, "_".join([config.model, dataset.name, config.likelihood, config.protocol,
-                                          f"seed{config.seed}"]).lower()
+    return model, dataset.test, experiment.short_name(config)
 
 
 if __name__ == "__main__":

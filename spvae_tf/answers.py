@@ -48,7 +48,7 @@ def read_images(path, image_shape, likelihood, round_pixels=True, seed=0, mask=N
             raise InputError(f"{path} has images of several sizes, as {' and '.join(f.name for f in shapes.values())}")
         images, names = np.stack(read), [file.name for file in files]
     else:
-        images = _read_array(path, "x")
+        images = data.read_npz(path, ["x"])["x"]
         names = [str(number) for number in range(len(images))] if images.ndim else []
     if images.ndim >= 3 and images.shape[1:3] != tuple(image_shape):
         raise InputError(f"{path} has images of {images.shape[1]}×{images.shape[2]} pixels; "
@@ -70,20 +70,6 @@ def _read_png(path):
         return tf.io.decode_png(path.read_bytes(), channels=3).numpy()
     except (tf.errors.InvalidArgumentError, OSError) as error:
         raise InputError(f"{path}: not a readable .png file") from error
-
-
-def _read_array(path, name):
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if name not in archive:
-                raise InputError(f"{path}: array {name!r} is missing; the file has {sorted(archive.files)}")
-            return archive[name]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file or folder") from None
-    except InputError:
-        raise
-    except Exception as error:  # a file that is no .npz fails in as many ways as there are file formats
-        raise InputError(f"{path}: not a readable .npz file ({' '.join(str(error).split())})") from error
 
 
 def read_mask(mask, count, image_shape):
@@ -108,7 +94,7 @@ def read_mask(mask, count, image_shape):
                 "top": np.s_[:height // 2], "bottom": np.s_[height // 2:]}[mask]
         observed[half] = False
     elif str(mask).endswith(".npz"):
-        observed = _read_array(Path(mask), "observed")
+        observed = data.read_npz(mask, ["observed"])["observed"]
         if observed.dtype != bool or observed.shape not in ((height, width), (count, height, width)):
             raise InputError(f"{mask}: array 'observed' is {observed.dtype} of shape {observed.shape}; it must be bool "
                              f"of shape {(height, width)} or {(count, height, width)}")

@@ -6,6 +6,7 @@ import os
 import zipfile
 from pathlib import Path
 
+import filelock
 import numpy as np
 
 from spvae_tf.errors import InputError
@@ -41,6 +42,35 @@ def write_atomically(path, write):
 def write_text(path, text):
     """Writes text atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def lock(folder, wait=False):
+    """Keeps a folder for this process; the lock ends with the process, however that ends.
+
+    Args:
+      folder: made when it does not exist; the lock is the file `.lock` in it.
+      wait: whether to wait for another process that has it.
+
+    Yields:
+      None.
+
+    Raises:
+      InputError: when another process has it, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    held = filelock.FileLock(folder / ".lock", timeout=-1 if wait else 0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    except filelock.Timeout as error:
+        raise InputError(f"another process is at work in {folder}; wait for it, or choose another folder") from error
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def save(path, arrays, state):

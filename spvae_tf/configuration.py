@@ -6,7 +6,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from spvae_tf import paper
+from spvae_tf import data, paper
 from spvae_tf.data import DATASETS
 from spvae_tf.errors import InputError
 from spvae_tf.likelihoods import get_likelihood
@@ -14,7 +14,8 @@ from spvae_tf.model import MODELS, canonical_name
 from spvae_tf.region_graph import RegionGraph
 
 # What the text says, and what the code that made the tables does. `patience` is the number of validations in a row
-# without a new best that ends a run; `stream` is a function of training.py.
+# without a new best that ends a run: a reading of the text's "decreased five times consecutively", and what the code
+# counts. `stream` is a function of training.py.
 PROTOCOLS = {
     "paper": dict(learning_rate={True: 0.001, False: 0.001}, patience=5, stream="epochs"),
     "released": dict(learning_rate={True: 0.01, False: 0.001}, patience=11, stream="restarted"),
@@ -162,10 +163,29 @@ def as_recorded(config):
       config: resolved configuration.
 
     Returns:
-      dict; of a user's own images it names the file, not the folder.
+      dict; of a user's own images it names the file, not the folder, and has what `content` says.
+
+    Raises:
+      InputError: when a user's own images cannot be read.
     """
     kept = {key: value for key, value in config.items() if key != "data_dir"}
-    return kept | {"dataset": Path(config.dataset).name}
+    return kept | {"dataset": Path(config.dataset).name} | content(config)
+
+
+def content(config):
+    """What tells the images of a configuration from others of the same name.
+
+    Args:
+      config: configuration.
+
+    Returns:
+      dict: `dataset_sha256` of a user's own images where their file is at hand, else empty.
+
+    Raises:
+      InputError: when a user's own images cannot be read.
+    """
+    fingerprint = data.fingerprint(config.dataset)
+    return {} if fingerprint is None else {"dataset_sha256": fingerprint}
 
 
 def recorded_config(record):

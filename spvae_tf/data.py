@@ -12,6 +12,8 @@ TensorFlow and TensorFlow Datasets are imported only when a data set is read thr
 """
 
 import dataclasses
+import functools
+import hashlib
 import numbers
 import os
 import pathlib
@@ -40,7 +42,7 @@ class Dataset:
     """Preprocessed images, one row each, divided into training, validation and test set.
 
     Attributes:
-        name: one of `DATASETS`, or the stem of a user's .npz file.
+        name: as `dataset_name` tells it.
         image_shape: (height, width) in pixels; pixels are in row-major order.
         train: float32 [num_train, height * width] in [0, 1], in random order: a prefix is a random subset.
         validation: float32 [num_validation, height * width] in [0, 1].
@@ -104,8 +106,49 @@ def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0,
         noise_rng = _rng(seed, split, "noise")
         arrays[split] = preprocess(images, likelihood, round_pixels=round_pixels, rng=noise_rng)
         arrays[f"{split}_labels"] = labels
-    name = name if name in DATASETS else pathlib.Path(name).stem
-    return Dataset(name=name, image_shape=images.shape[1:], **arrays)
+    return Dataset(name=dataset_name(name), image_shape=images.shape[1:], **arrays)
+
+
+def dataset_name(name):
+    """The name of a data set in records, tables and pictures.
+
+    Args:
+        name: as in `load_dataset`.
+
+    Returns:
+        One of `DATASETS`, or the stem of a user's .npz file; "npz_<stem>" where that is one of `DATASETS`.
+    """
+    stem = pathlib.Path(name).stem
+    return name if name in DATASETS else f"npz_{stem}" if stem in DATASETS else stem
+
+
+def fingerprint(name):
+    """What tells a user's file from another of the same name, and from what it was before.
+
+    Args:
+        name: as in `load_dataset`.
+
+    Returns:
+        The first 16 hexadecimal digits of the SHA-256 of a .npz file; None for a name of `DATASETS`, and where there
+        is no such file, as when the images themselves are at hand.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    if name in DATASETS or not os.path.exists(name):
+        return None
+    try:
+        status = os.stat(name)
+        return _sha256(os.fspath(name), status.st_mtime_ns, status.st_size)[:16]
+    except OSError as error:
+        raise InputError(f"{name}: not a readable .npz file ({error.strerror})") from error
+
+
+@functools.lru_cache
+def _sha256(path, mtime_ns, size):
+    """Of the file at `path` as it was when it had this time and size."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_splits(name, *, data_dir=None, seed=0):
@@ -314,7 +357,7 @@ def _grey(images):
 
 def _load_npz(path):
     """Reads and checks a .npz file of images, as `load_splits`."""
-    arrays = _read_npz(path)
+    arrays = read_npz(path, [f"x_{split}" for split in SPLITS], [f"y_{split}" for split in SPLITS])
     splits = {}
     for split in SPLITS:
         images = check_images(arrays[f"x_{split}"], f"{path}: array 'x_{split}'")
@@ -330,24 +373,33 @@ def _load_npz(path):
     return splits
 
 
-def _read_npz(path):
-    """Returns the arrays x_<split> and, where there are any, y_<split>."""
+def read_npz(path, required, optional=()):
+    """Reads arrays from a .npz file.
+
+    Args:
+        path: of the file.
+        required: names of arrays.
+        optional: names of arrays that may be missing.
+
+    Returns:
+        A dict from names to arrays.
+
+    Raises:
+        InputError: the file or an array is missing or damaged.
+    """
     try:
         archive = np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file or folder") from None
     except Exception as error:  # a file that is no .npz fails in as many ways as there are file formats
         raise InputError(f"{path}: not a readable .npz file ({' '.join(str(error).split())})") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise InputError(f"{path}: a single array, not a .npz file with x_train, x_validation and x_test")
-    arrays = {}
+        raise InputError(f"{path}: a single array, not a .npz file with {', '.join(required)}")
     with archive:
-        for key in [f"{kind}_{split}" for kind in "xy" for split in SPLITS]:
-            if key in archive:
-                arrays[key] = _read_array(archive, key, path)
-            elif key.startswith("x"):
+        for key in required:
+            if key not in archive:
                 raise InputError(f"{path}: array {key!r} is missing; the file has {sorted(archive.files)}")
-    return arrays
+        return {key: _read_array(archive, key, path) for key in (*required, *optional) if key in archive}
 
 
 def _read_array(archive, key, path):

@@ -35,11 +35,12 @@ def versions():
 
 
 def commit():
-    """The commit of the code, with a plus when its files were changed since; "unknown" outside a checkout."""
+    """The commit of the code, with a plus when its files were changed since; "unknown" where git does not have it."""
     def git(*arguments):
         return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True,
                               check=True).stdout.strip()
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # else the repository around it is another's
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results")
         return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from spvae_tf import checkpoint, configuration, environment, paper, results
-from spvae_tf.data import DATASETS, load_dataset
+from spvae_tf.data import dataset_name, load_dataset
 from spvae_tf.errors import InputError
 from spvae_tf.model import build_model
 from spvae_tf.region_graph import RegionGraph
@@ -45,6 +45,19 @@ def load_data(config):
                         train_fraction=config.train_fraction, round_pixels=config.round_pixels)
 
 
+def short_name(config):
+    """A name for pictures of a run: its model, data, protocol and seed.
+
+    Args:
+      config: configuration.
+
+    Returns:
+      str, usable as a file name.
+    """
+    return "_".join([config.model, dataset_name(config.dataset), config.likelihood, config.protocol,
+                     f"seed{config.seed}"]).lower()
+
+
 def train(config, workdir, dataset=None, on_validation=None):
     """Trains one model; a run that was stopped goes on from its checkpoint.
 
@@ -58,15 +71,16 @@ def train(config, workdir, dataset=None, on_validation=None):
       (the model with the best weights, the finished Trainer, the data set).
 
     Raises:
-      InputError: for a wrong configuration, or a workdir that belongs to another one.
+      InputError: for a wrong configuration, or a workdir that belongs to another one or is another process's now.
       NonFiniteError: at a NaN or infinity in training.
     """
     config = configuration.resolve(config)
     dataset = dataset or load_data(config)
     model = make_model(config, dataset.image_shape)
-    _claim(workdir, config, dataset)
-    trainer = Trainer(model, dataset, config, workdir)
-    trainer.run(on_validation)
+    with checkpoint.lock(workdir):
+        _claim(workdir, config, dataset)
+        trainer = Trainer(model, dataset, config, workdir)
+        trainer.run(on_validation)
     return model, trainer, dataset
 
 
@@ -92,7 +106,7 @@ def finished(config, results_dir):
     for key in wanted:
         if key in ("test_samples", "num_test_images") and record["test_ll"] is None:
             continue  # not tested yet
-        if found[key] != wanted[key]:
+        if found.get(key, wanted[key]) != wanted[key]:  # a record younger than a key has it not
             raise InputError(f"{folder} holds {name} with {key}={found[key]!r}, not {wanted[key]!r}; "
                              "choose another --results_dir or delete the record")
     return record
@@ -101,11 +115,13 @@ def finished(config, results_dir):
 def _claim(workdir, config, dataset):
     """Writes the run's configuration and what it begins with, or refuses a folder in which another run has begun."""
     path = Path(workdir) / checkpoint.CONFIG
-    wanted = config.to_dict() | {"image_shape": list(dataset.image_shape), "num_train": len(dataset.train)}
+    wanted = config.to_dict() | configuration.content(config) | {
+        "image_shape": list(dataset.image_shape), "num_train": len(dataset.train)}
     begun_with = dict(device=environment.device(), versions=environment.versions(), commit=environment.commit())
     if path.exists():
         found = _read_config(workdir)
-        differing = [key for key in wanted if key not in configuration.FREE and found[key] != wanted[key]]
+        differing = [key for key in wanted
+                     if key not in configuration.FREE and found.get(key, wanted[key]) != wanted[key]]
         if differing:
             key = "protocol" if "protocol" in differing else differing[0]
             raise InputError(f"{workdir} holds a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
@@ -275,7 +291,7 @@ def _write(config, results_dir, found):
     begun, dataset = load_config(workdir), config.dataset
     cell = paper.cell(config.model, dataset, config.likelihood)
     named = dict(
-        model=config.model, dataset=dataset if dataset in DATASETS else Path(dataset).stem,
+        model=config.model, dataset=dataset_name(dataset),
         likelihood=config.likelihood, protocol=config.protocol, preset=config.preset, seed=config.seed,
         hidden_units=config.hidden_units, latent_dim=config.latent_dim, paper_test_ll=cell.test_ll if cell else None,
         device=begun.device, versions=begun.versions, commit=begun.commit)

@@ -127,8 +127,13 @@ def low_data_sweep(rows, path):
     Args:
       rows: of one protocol and preset, as sweep.read_sweep returns them.
       path: of the PNG.
+
+    Raises:
+      InputError: when every run diverged.
     """
     rows = [row for row in rows if row["test_ll_k5"] is not None]  # not diverged
+    if not rows:
+        raise InputError("every run of the sweep diverged; there is nothing to draw")
     likelihoods = [name for name in ("continuous", "discrete") if any(r["likelihood"] == name for r in rows)]
     figure = matplotlib.figure.Figure(figsize=(5.2 * len(likelihoods), 4.2), layout="constrained")
     for axes, likelihood in zip(figure.subplots(1, len(likelihoods), squeeze=False)[0], likelihoods):

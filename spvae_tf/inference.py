@@ -378,7 +378,7 @@ class Queries:
         sums = [tf.reshape(reached[level.first_node:][:len(level.regions) * level.num_sums],
                            [len(level.regions), level.num_sums, leaves.shape[0]]) for level in levels]
         partitions = tf.zeros([len(self.graph.partitions), leaves.shape[0]], leaves.dtype)
-        for level, edge in zip(levels, edges):
+        for level, edge in zip(levels, edges) if self.graph.partitions else ():
             products = tf.reduce_sum(edge, axis=2)  # P(product in the tree), [R, M, batch]
             partitions += tf.math.unsorted_segment_sum(
                 tf.reshape(products, [-1, leaves.shape[0]]), self._partition_of(level), len(self.graph.partitions))

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from spvae_tf import pictures, results
+from spvae_tf import experiment, pictures, results
 from spvae_tf.errors import InputError, check_count
 from spvae_tf.region_graph import rectangle
 
@@ -95,11 +95,33 @@ def write_preferences(path, model, preferences, labels):
       labels: integers [n], of the images they were averaged over.
     """
     boxes = leaf_rectangles(model)
-    tops, lefts = (sorted({box[n] for box in boxes}) for n in (0, 1))
+    tops, lefts = pictures.grid_of(boxes)
     rows = [dict(zip(FIELDS, (label, int((labels == label).sum()), tops.index(box[0]), lefts.index(box[1]),
                               round(float(left), 4), round(float(right), 4))))
             for label, leaves in preferences.items() for box, (left, right) in zip(boxes, leaves)]
     results.write_table(path, rows, FIELDS)
+
+
+def load_data(config):
+    """The data set of a configuration, which must have labels for the preferences.
+
+    Args:
+      config: configuration.
+
+    Returns:
+      data.Dataset.
+
+    Raises:
+      InputError: when the data cannot be loaded or the test images have no labels.
+    """
+    dataset = experiment.load_data(config)
+    _check_labels(dataset)
+    return dataset
+
+
+def _check_labels(dataset):
+    if dataset.test_labels is None:
+        raise InputError(f"data set {dataset.name} has no labels of the test images")
 
 
 def draw(model, dataset, steps, table, picture):
@@ -113,13 +135,13 @@ def draw(model, dataset, steps, table, picture):
       picture: path of the PNG.
 
     Raises:
-      InputError: when the model or the data are others.
+      InputError: when the model or the data are others, or the super-pixels are no grid.
     """
     if model.num_components != 2:
         raise InputError(f"num_components is {model.num_components}; Figure 3 shows a left and a right VAE, 2")
-    if dataset.test_labels is None:
-        raise InputError(f"data set {dataset.name} has no labels of the test images")
-    images = manifolds(model, steps)
+    _check_labels(dataset)
+    images, boxes = manifolds(model, steps), leaf_rectangles(model)
+    pictures.grid_of(boxes)
     preferred = preferences(model, dataset.test, dataset.test_labels)
     write_preferences(table, model, preferred, dataset.test_labels)
-    pictures.latent_space(images, leaf_rectangles(model), preferred, picture)
+    pictures.latent_space(images, boxes, preferred, picture)

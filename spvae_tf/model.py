@@ -381,7 +381,7 @@ class SPVAE(Queries, keras.Model):
 
 
 def default_delta(image_shape):
-    """The step Δ that divides the longer side into four super-pixels: 7 for 28×28, 8 for 32×32 (section 4).
+    """The step Δ that divides the longer side into at most four super-pixels: 7 for 28×28, 8 for 32×32 (section 4).
 
     Args:
       image_shape: (height, width).

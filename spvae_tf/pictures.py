@@ -143,7 +143,7 @@ def sum_weights(model, images, path):
       path: of the PNG.
 
     Raises:
-      InputError: when the model has no sums, or a region is no rectangle.
+      InputError: when the model has no sums, a region is no rectangle, or the super-pixels are no grid.
     """
     if not model.graph.partitions:
         raise InputError("a model of a single region has no sum weights to draw")
@@ -176,8 +176,8 @@ def _draw_splits(axes, graph, boxes, states):
         shade = "white" if region in first_vae else SHADES(SHADE_SCALE(reached))
         axes.add_patch(matplotlib.patches.Rectangle((x, y), width, height, facecolor=shade, edgecolor="0.4", lw=0.7))
         for partition in graph.partitions_of(region):
-            _draw_cut(axes, x - left, y - top, boxes[partition.children[1]], boxes[region],
-                      split[partition] / max(reached, 1e-30))
+            _draw_cuts(axes, x - left, y - top, [boxes[child] for child in partition.children], boxes[region],
+                       split[partition] / max(reached, 1e-30))
         if region in first_vae:
             axes.add_patch(matplotlib.patches.Rectangle(
                 (x, y + 1 - first_vae[region]), 1, first_vae[region], facecolor="0.45"))
@@ -197,17 +197,36 @@ def grid_boxes(graph, width):
       dict region -> (top, left, height, width), counted in super-pixels.
 
     Raises:
-      InputError: when a region is no rectangle.
+      InputError: when a region is no rectangle, or the super-pixels are no grid.
     """
     boxes = {region: rectangle(region, width) for region in graph.regions}
     for region, box in boxes.items():
         if box is None:
             raise InputError(f"{region!r} is no rectangle; only rectangles can be drawn")
-    tops = sorted({boxes[leaf][0] for leaf in graph.leaf_regions})
-    lefts = sorted({boxes[leaf][1] for leaf in graph.leaf_regions})
+    tops, lefts = grid_of([boxes[leaf] for leaf in graph.leaf_regions])
     return {region: (tops.index(top), lefts.index(left),
                      sum(top <= t < top + height for t in tops), sum(left <= t < left + width for t in lefts))
             for region, (top, left, height, width) in boxes.items()}
+
+
+def grid_of(boxes):
+    """The rows and columns of super-pixels.
+
+    Args:
+      boxes: of all of them, (top, left, height, width).
+
+    Returns:
+      (tops, lefts), ascending; every pair is the corner of one super-pixel.
+
+    Raises:
+      InputError: when they are no such grid.
+    """
+    corners = {box[:2] for box in boxes}
+    tops, lefts = (sorted({corner[n] for corner in corners}) for n in (0, 1))
+    if not len(boxes) == len(corners) == len(tops) * len(lefts):
+        raise InputError(f"{len(boxes)} leaf regions begin at {len(tops)} rows and {len(lefts)} columns of pixels; "
+                         "only a grid with one at each crossing can be drawn")
+    return tops, lefts
 
 
 def _block_start(size, count):
@@ -215,14 +234,14 @@ def _block_start(size, count):
     return sum((count - s + 1) * (s + 0.25) + 0.7 for s in range(1, size))
 
 
-def _draw_cut(axes, x, y, second, box, probability):
-    """The line between the two children of a region, of which `second` is the right or the lower one."""
-    top, left, height, width = box
-    horizontal = second[0] > top
-    ends = (((left, left + width), (second[0], second[0])) if horizontal
-            else ((second[1], second[1]), (top, top + height)))
-    axes.plot([x + end for end in ends[0]], [y + end for end in ends[1]], color="black", lw=4 * probability,
-              solid_capstyle="butt")
+def _draw_cuts(axes, x, y, children, box, probability):
+    """The lines along the upper and left sides of a region's children, where these are not its own."""
+    for top, left, height, width in children:
+        upper = ((left, left + width), (top, top)) if top > box[0] else None
+        side = ((left, left), (top, top + height)) if left > box[1] else None
+        for ends in filter(None, (upper, side)):
+            axes.plot([x + end for end in ends[0]], [y + end for end in ends[1]], color="black", lw=4 * probability,
+                      solid_capstyle="butt")
 
 
 # --- samples and reconstructions --------------------------------------------------------------------------------------
@@ -285,8 +304,11 @@ def latent_space(manifolds, boxes, preferences, path):
       boxes: of latent_space.leaf_rectangles.
       preferences: of latent_space.preferences.
       path: of the PNG.
+
+    Raises:
+      InputError: when the super-pixels are no grid.
     """
-    tops, lefts = sorted({box[0] for box in boxes}), sorted({box[1] for box in boxes})
+    tops, lefts = grid_of(boxes)
     figure = matplotlib.figure.Figure(figsize=(13, 5.4), layout="constrained")
     left, right, beside = figure.subfigures(1, 3, width_ratios=(1, 1, 0.36), wspace=0.03)
     for part, title, component in ((left, "left VAE", 0), (right, "right VAE", 1)):

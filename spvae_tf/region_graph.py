@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spvae_tf import checkpoint
 from spvae_tf.errors import InputError
 
 
@@ -186,15 +187,7 @@ class RegionGraph:
         Raises:
             InputError: The file cannot be written.
         """
-        temporary = Path(f"{os.fspath(path)}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(self.to_json() + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise InputError(f"cannot write region graph file {path}: {error.strerror}") from None
-        finally:
-            if temporary.exists():
-                temporary.unlink()
+        checkpoint.write_text(path, self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "RegionGraph":

@@ -19,8 +19,8 @@ def results_blocks(results_dir):
     """Every figure of RESULTS.md, recomputed from the CSVs.
 
     Args:
-      results_dir: folder with `<protocol>/table1.csv`, `<protocol>/low_data_sweep.csv`, table2.csv, usefulness.csv and
-        svhn_subset/`<protocol>`/table1.csv; what is not there has not been run.
+      results_dir: folder with table2.csv, and `<protocol>/table1.csv`, `<protocol>/low_data_sweep.csv`, usefulness.csv
+        and svhn_subset/`<protocol>`/table1.csv, of which what is not there has not been run.
 
     Returns:
       dict name of a block -> its Markdown.
@@ -233,7 +233,8 @@ def _not_run_block(rows, protocol):
     for (model, dataset, likelihood), cell in paper.PAPER.items():
         for preset, sizes in (("tuned", "Table 2's"), ("checkpoint", "the checkpoint's")):
             there = {row["seed"] for row in rows if (row["model"], row["dataset"], row["likelihood"])
-                     == (model, dataset, likelihood) and compare.sizes_of(row, cell) == sizes}
+                     == (model, dataset, likelihood) and compare.sizes_of(row, cell) == sizes
+                     and not compare.shortcomings(row)}
             left = [seed for seed in range(SEEDS[model]) if seed not in there][:max(SEEDS[model] - len(there), 0)]
             if left and (preset == "tuned" or cell.checkpoint):
                 missing.setdefault((preset, dataset, model, tuple(left)), []).append(likelihood)

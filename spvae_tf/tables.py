@@ -123,7 +123,7 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_
     settings, configs = PRESETS[preset], []
     models, seeds = (dict.fromkeys(map(check, words)) for check, words in ((canonical_name, models), (_seed, seeds)))
     for name in models:  # each word once, however it is written
-        for dataset in dict.fromkeys(datasets or settings.datasets):
+        for dataset in dict.fromkeys(settings.datasets if datasets is None else datasets):
             for likelihood in dict.fromkeys(likelihoods):
                 config = configuration.make_config(name, dataset, likelihood, cell_of)
                 config.protocol, config.preset = protocol, preset

@@ -274,12 +274,13 @@ class Trainer:
         weights, optimizer = self._snapshot()
         state = dict(step=self.step, strikes=self.strikes, best_step=self.best_step, best_ll=self.best_ll,
                      seconds=self.seconds, history=self.history)
-        checkpoint.save(self.path, dict(weights=weights, best=self.best, optimizer=optimizer), state)
         text = io.StringIO()
         writer = csv.DictWriter(text, LOG_FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
+        # first the log: a finished run is not saved again, and must not lack its end
         checkpoint.write_text(self.workdir / "log.csv", text.getvalue())
+        checkpoint.save(self.path, dict(weights=weights, best=self.best, optimizer=optimizer), state)
 
     def resume(self):
         """Goes back to the checkpoint in the run's folder, if there is one."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spvae_tf import environment, experiment, figures, results
+from spvae_tf import checkpoint, environment, experiment, figures, results
 from spvae_tf.answers import HIDDEN_HALVES, read_mask
 from spvae_tf.errors import InputError
 
@@ -167,7 +167,7 @@ def read(path):
 
 
 def write(path, rows):
-    """Adds rows to a CSV, in place of those of the same run, task and setting; atomically.
+    """Adds rows to a CSV, in place of those of the same run, task and setting; atomically, after other processes' rows.
 
     Args:
       path: of the CSV.
@@ -176,9 +176,10 @@ def write(path, rows):
     def key(row):
         return tuple(str(row[field]) for field in FIELDS[:FIELDS.index("value")])
 
-    known = {key(row): row for row in read(path)}
-    known |= {key(row): row for row in rows}
-    results.write_table(path, list(known.values()), FIELDS)
+    with checkpoint.lock(Path(path).parent, wait=True):
+        known = {key(row): row for row in read(path)}
+        known |= {key(row): row for row in rows}
+        results.write_table(path, list(known.values()), FIELDS)
 
 
 def table_lines(rows):

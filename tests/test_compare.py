@@ -93,9 +93,9 @@ def test_patience_is_the_protocols():
 
 def test_samples_and_own_images_have_no_cell():
     rows = [make_row(dataset="mnist_sample", test_ll=0.0, num_test_images=1000),
-            make_row(dataset="svhn_subset"), make_row(dataset="mnist.npz")]
+            make_row(dataset="svhn_subset"), make_row(dataset="npz_mnist")]
     assert not cells_of(*rows)
-    assert compare.without_a_cell(rows) == ["mnist.npz", "mnist_sample", "svhn_subset"]
+    assert compare.without_a_cell(rows) == ["mnist_sample", "npz_mnist", "svhn_subset"]
 
 
 def test_cells_that_were_not_run_are_listed():
@@ -278,6 +278,8 @@ def test_commands_for_what_is_missing():
     assert command("tuned", "mnist", "Conv-VAE", "continuous", "0") in lines
     assert command("checkpoint", "mnist", "Conv-VAE", "discrete", "0") in lines
     assert not [line for line in lines if "--datasets=mnist --models=VAE" in line]
+    partial = results_page._not_run_block([row | {"num_samples": 500} for row in rows], "paper").splitlines()
+    assert command("tuned", "mnist", "VAE", "continuous,discrete", "0,1,2") in partial
     rows += [make_row("Conv-VAE", likelihood="discrete", preset="checkpoint", latent_dim=100)]
     assert not [line for line in results_page._not_run_block(rows, "paper").splitlines() if "--models=Conv-VAE" in line
                 and "mnist" in line and "discrete" in line]

@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -170,11 +171,14 @@ def test_refuses_files_with_one_line(folder, tmp_path):
         (tmp_path / name).mkdir()
         for number, shape in enumerate(shapes):
             write_png(tmp_path / name / f"{number}.png", np.zeros(shape, np.uint8))
+    with zipfile.ZipFile(tmp_path / "foreign.npz", "w") as archive:
+        archive.writestr("x", "no array")
     (tmp_path / "damaged" / "a.png").write_bytes((folder / "pictures" / "0.png").read_bytes()[:60])
     images = lambda name: answers.read_images(tmp_path / name, SHAPE, "discrete")  # noqa: E731
     for refused, message in ((lambda: images("none"), "no such file or folder"),
                              (lambda: images("text.npz"), "not a readable .npz"),
                              (lambda: images("short.npz"), "array 'x' is missing"),
+                             (lambda: images("foreign.npz"), "array 'x' cannot be read"),
                              (lambda: images("ints.npz"), "5×5 pixels; the model takes 4×8"),
                              (lambda: images("empty"), "no .png files"),
                              (lambda: images("mixed"), "several sizes, as 0.png and 1.png"),

@@ -311,6 +311,19 @@ def test_latent_states_of_given_leaves():
         close(features[:, :experts], codes)
 
 
+def test_posterior_of_a_mixture_without_partitions():
+    """The largest step gives a single region, whose sum mixes two VAEs."""
+    model = SPVAE(poon_domingos(2, 2, 2), (2, 2), "continuous", hidden_units=2, latent_dim=1, num_sums=1, seed=0)
+    leaves = np.log([[[0.2, 0.6]], [[0.5, 0.1]]]).astype(np.float32)
+    weights = np.array([0.25, 0.75])
+    model.spn.sum_weights.assign(np.log(weights))
+    states = model._states(tf.constant(leaves))
+    expected = weights * np.exp(leaves[:, 0]) / (weights * np.exp(leaves[:, 0])).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(states.leaves.numpy()[:, 0], expected, rtol=1e-5)
+    assert states.partitions.shape == (2, 0)
+    assert model.posterior(np.zeros([3, 4], np.float32), 4, seed=0).partitions.shape == (3, 0)
+
+
 def test_posterior_of_images(gaussian):
     x, observed = images(gaussian), mask(gaussian)
     posterior = gaussian.posterior(np.where(observed, x, np.nan), MANY, observed, seed=12)

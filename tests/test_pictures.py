@@ -10,7 +10,7 @@ import pytest
 
 from spvae_tf import build_model, checkpoint, configuration, figures, pictures, results, tables
 from spvae_tf.errors import InputError
-from spvae_tf.region_graph import poon_domingos, random_binary_trees
+from spvae_tf.region_graph import Partition, Region, RegionGraph, poon_domingos, random_binary_trees
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -90,6 +90,29 @@ def test_a_cut_is_as_wide_as_its_probability(drawn, model, images):
     shades = [patch.get_facecolor() for patch in prior.patches]
     assert sum(np.allclose(shade, pictures.SHADES(pictures.SHADE_SCALE(0.7))) for shade in shades) == 1  # right pair
     assert sum(np.allclose(shade, pictures.SHADES(pictures.SHADE_SCALE(0.3))) for shade in shades) == 1  # left pair
+
+
+def side_by_side(*columns):
+    """A region graph of one row of pixels whose root has one partition, its children in the order given."""
+    leaves = tuple(Region(tuple(scope)) for scope in columns)
+    root = Region(tuple(sorted(sum(columns, []))))
+    return RegionGraph([*leaves, root], [Partition(root, leaves)])
+
+
+@pytest.mark.parametrize("columns", [([0], [1], [2]), ([2], [0], [1])])
+def test_cuts_lie_between_children_in_any_order(drawn, columns):
+    graph = side_by_side(*columns)
+    model = build_model("SPVAE", (1, 3), "continuous", hidden_units=2, latent_dim=1, graph=graph, seed=0)
+    pictures.sum_weights(model, np.random.default_rng(0).random((2, 3), np.float32), "unused.png")
+    assert sorted(x - min(cut_widths(drawn[0].axes[0])) for x in cut_widths(drawn[0].axes[0])) == [0, 1]
+    right_edge = max(patch.get_x() + patch.get_width() for patch in drawn[0].axes[0].patches)
+    assert max(cut_widths(drawn[0].axes[0])) == pytest.approx(right_edge - 1)
+
+
+def test_super_pixels_that_are_no_grid_are_refused():
+    assert pictures.grid_of([(0, 0, 1, 1), (0, 3, 1, 1)]) == ([0], [0, 3])
+    with pytest.raises(InputError, match="3 leaf regions begin at 2 rows and 2 columns"):
+        pictures.grid_of([(0, 0, 4, 2), (0, 2, 2, 2), (2, 2, 2, 2)])
 
 
 def test_super_pixels_are_filled_up_to_their_left_vaes_probability(drawn, model, images):

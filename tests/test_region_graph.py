@@ -428,7 +428,7 @@ def test_file_errors(tmp_path):
     with pytest.raises(InputError) as error:
         RegionGraph.load(tmp_path / "binary.json")
     one_line(error, "binary.json")
-    for path in (tmp_path / "none" / "graph.json", tmp_path / "binary.json" / "graph.json", tmp_path):
+    for path in (tmp_path / "binary.json" / "graph.json", tmp_path):
         with pytest.raises(InputError) as error:
             graph.save(path)
         one_line(error, "cannot write", str(path))

@@ -4,13 +4,26 @@ import itertools
 import json
 import math
 import statistics
+import subprocess
+import sys
 import warnings
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from spvae_tf import checkpoint, configuration, environment, experiment, paper, results, sweep, tables, training
+from spvae_tf import (
+    checkpoint,
+    compare,
+    configuration,
+    environment,
+    experiment,
+    paper,
+    results,
+    sweep,
+    tables,
+    training,
+)
 from spvae_tf.data import Dataset
 from spvae_tf.errors import InputError
 from spvae_tf.model import MODELS
@@ -412,7 +425,7 @@ def test_run_leaves_record_curve_and_checkpoint(finished):
     name = name_of(make_config())
     assert files(folder / "paper") == sorted([
         f"curves/{name}.csv", f"records/{name}.json",
-        *(f"runs/{name}/{file}" for file in ("checkpoint.npz", "config.json", "log.csv"))])
+        *(f"runs/{name}/{file}" for file in (".lock", "checkpoint.npz", "config.json", "log.csv"))])
     assert tuple(record) == (*results.FIELDS, "config")
     assert results.read_record(folder / "paper", name) == record
     curve = results.read_table(folder / "paper" / "curves" / f"{name}.csv")
@@ -458,6 +471,80 @@ def test_record_older_than_a_key_still_counts(finished, tmp_path):
     config = {key: value for key, value in record["config"].items() if key != "shuffle_buffer"}
     results.write_record(tmp_path / "paper", name_of(make_config()), record | {"config": config})
     assert experiment.finished(configuration.resolve(make_config()), tmp_path)["test_ll"] == record["test_ll"]
+
+
+def test_own_images_are_known_by_their_content(tmp_path):
+    """A file named like a data set is not that data set, and another file of the same name is another."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mnist.npz").write_bytes(folder.encode())
+    config = make_config(dataset=str(tmp_path / "a" / "mnist.npz"), max_batches=2)
+    record = experiment.run(config, tmp_path, make_dataset())
+    assert record["dataset"] == "npz_mnist" and record["config"]["dataset"] == "mnist.npz"
+    tables.write_table1(tmp_path / "paper")
+    assert compare.without_a_cell(compare.read(tmp_path / "paper")) == ["npz_mnist"]
+    assert experiment.run(config, tmp_path, make_dataset()) == record
+    other = make_config(dataset=str(tmp_path / "b" / "mnist.npz"), max_batches=2)
+    with pytest.raises(InputError, match="holds .*npz_mnist.* with dataset_sha256="):
+        experiment.run(other, tmp_path, make_dataset())
+    (tmp_path / "a" / "mnist.npz").write_bytes(b"changed")
+    with pytest.raises(InputError, match="with dataset_sha256="):
+        experiment.run(config, tmp_path, make_dataset())
+    (tmp_path / "paper" / "records" / f"{name_of(config)}.json").unlink()
+    with pytest.raises(InputError, match="holds a run with dataset_sha256="):
+        experiment.run(config, tmp_path, make_dataset())
+
+
+def test_folder_of_a_run_is_one_processs(tmp_path):
+    with checkpoint.lock(tmp_path / "run"):
+        with pytest.raises(InputError, match="another process is at work in"):
+            experiment.train(make_config(), tmp_path / "run", make_dataset())
+        assert files(tmp_path) == ["run/.lock"]
+    experiment.train(make_config(max_batches=2), tmp_path / "run", make_dataset())
+    assert experiment.load(tmp_path / "run")
+
+
+def test_lock_ends_with_its_process(tmp_path):
+    code = ("import os, sys; from spvae_tf import checkpoint\n"
+            "with checkpoint.lock(sys.argv[1]): print('locked', flush=True); sys.stdin.read()")
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], text=True, stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == "locked\n"
+    with pytest.raises(InputError, match="another process"), checkpoint.lock(tmp_path):
+        pass
+    holder.kill()
+    holder.communicate()
+    with checkpoint.lock(tmp_path):
+        pass
+
+
+def test_run_killed_at_its_last_checkpoint_keeps_its_whole_curve(tmp_path, monkeypatch):
+    save, when = checkpoint.save, None
+
+    def killed(*arguments):
+        if when == "after":
+            save(*arguments)
+        raise KeyboardInterrupt
+
+    for when in ("before", "after"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(checkpoint, "save", killed)
+            experiment.run(make_config(), tmp_path / when, make_dataset())
+        experiment.run(make_config(), tmp_path / when, make_dataset())
+        curve = tmp_path / when / "paper" / "curves" / f"{name_of(make_config())}.csv"
+        assert [row["batch"] for row in results.read_table(curve)] == [2, 4, 6]
+
+
+def test_commit_of_a_foreign_repository_is_unknown(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another"], check=True)
+    (tmp_path / "environment.py").write_text("")
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
+    assert environment.commit() == "unknown"
+    subprocess.run([*git, "add", "environment.py"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
+    assert len(environment.commit()) == 10
 
 
 def test_fewer_batches_than_the_run_has_had_are_refused(tmp_path):

@@ -296,6 +296,12 @@ def test_figure_has_the_papers_form(drawn):
         np.testing.assert_allclose(np.array(bar, float)[:, 1], 6.5 + np.array([-1, 1]) * math.sqrt(50), rtol=1e-6)
 
 
+def test_a_sweep_in_which_all_diverged_is_refused(drawn):
+    with pytest.raises(InputError, match="every run of the sweep diverged"):
+        figures.low_data_sweep([row(0.1, 0, None)], "unused.png")
+    assert not drawn
+
+
 def test_the_authors_sweep_stands_behind_in_grey(drawn):
     figures.low_data_sweep([row(f, 0, 2000.0) for f in (0.1, 1)], "unused.png")
     grey, = [line for line in drawn[0].axes[0].lines if line.get_color() == "0.85"]
@@ -393,13 +399,13 @@ def test_miniatures_of_figures_2_and_3_take_less_than_ten_minutes_of_one_core(tm
         [sys.executable, "scripts/latent_space.py", f"--workdir={workdir}", f"--results_dir={tmp_path / 'again'}"],
         cwd=ROOT, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    tables_of_both = [(tmp_path / folder / "paper" / "latent_space_mnist_sample_seed0.csv").read_bytes()
-                      for folder in (".", "again")]
+    latent = "latent_space_spvae_mnist_sample_continuous_paper_seed0"
+    tables_of_both = [(tmp_path / folder / "paper" / f"{latent}.csv").read_bytes() for folder in (".", "again")]
     assert tables_of_both[0] == tables_of_both[1]
     rows = results.read_table(tmp_path / "paper" / "low_data_sweep.csv")
     assert collections.Counter((r["model"], r["likelihood"]) for r in rows) == {
         (m, li): 3 for m in ("SPVAE", "VAE") for li in ("continuous", "discrete")}
-    for name in ("low_data_sweep_paper_mini", "latent_space_mnist_sample_paper_seed0"):
+    for name in ("low_data_sweep_paper_mini", latent):
         assert (tmp_path / "figures" / f"{name}.png").exists()
     for key, lost in sweep.losses(rows).items():  # the fewer images, the worse
         assert lost[0.02] < lost[0.14] < 0, key
