@@ -44,7 +44,7 @@ def main():
             data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value)
         workdir = results_dir / config.protocol / "runs" / configuration.run_name(config)
         model, _, dataset = experiment.train(config, workdir, latent_space.load_data(config))
-    name = f"latent_space_{experiment.short_name(config)}"
+    name = f"latent_space_{configuration.picture_name(config)}"
     table, picture = results_dir / config.protocol / f"{name}.csv", results_dir / "figures" / f"{name}.png"
     latent_space.draw(model, dataset, _STEPS.value, table, picture)
     print(f"{table}\n{picture}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf import experiment, figures, pictures
+from spvae_tf import configuration, experiment, figures, pictures
 from spvae_tf.errors import InputError
 
 OF_A_RUN = {"samples": pictures.samples, "reconstructions": pictures.reconstructions,
@@ -55,7 +55,7 @@ def _load(workdir):
     config, model = experiment.load_config(workdir), experiment.load(workdir)
     config.data_dir = _DATA_DIR.value or config.data_dir
     dataset = experiment.load_data(config)
-    return model, dataset.test, experiment.short_name(config)
+    return model, dataset.test, configuration.picture_name(config)
 
 
 if __name__ == "__main__":

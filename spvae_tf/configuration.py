@@ -6,8 +6,8 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from spvae_tf import data, paper
-from spvae_tf.data import DATASETS
+from spvae_tf import paper
+from spvae_tf.data import DATASETS, dataset_name, fingerprint
 from spvae_tf.errors import InputError
 from spvae_tf.likelihoods import get_likelihood
 from spvae_tf.model import MODELS, canonical_name
@@ -137,6 +137,19 @@ def run_name(config):
                      f"z{config.latent_dim}", *changed, f"seed{config.seed}"]).lower()
 
 
+def picture_name(config):
+    """A name for pictures of a run: its model, data, protocol and seed.
+
+    Args:
+      config: configuration.
+
+    Returns:
+      str, usable as a file name.
+    """
+    return "_".join([config.model, dataset_name(config.dataset), config.likelihood, config.protocol,
+                     f"seed{config.seed}"]).lower()
+
+
 def changes(config):
     """What was set in a configuration besides its cell, its preset, its sizes and its seed.
 
@@ -184,8 +197,8 @@ def content(config):
     Raises:
       InputError: when a user's own images cannot be read.
     """
-    fingerprint = data.fingerprint(config.dataset)
-    return {} if fingerprint is None else {"dataset_sha256": fingerprint}
+    digest = fingerprint(config.dataset)
+    return {} if digest is None else {"dataset_sha256": digest}
 
 
 def recorded_config(record):

@@ -135,11 +135,13 @@ def fingerprint(name):
     Raises:
         InputError: the file cannot be read.
     """
-    if name in DATASETS or not os.path.exists(name):
+    if name in DATASETS:
         return None
     try:
         status = os.stat(name)
         return _sha256(os.fspath(name), status.st_mtime_ns, status.st_size)[:16]
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise InputError(f"{name}: not a readable .npz file ({error.strerror})") from error
 

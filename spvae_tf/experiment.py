@@ -45,19 +45,6 @@ def load_data(config):
                         train_fraction=config.train_fraction, round_pixels=config.round_pixels)
 
 
-def short_name(config):
-    """A name for pictures of a run: its model, data, protocol and seed.
-
-    Args:
-      config: configuration.
-
-    Returns:
-      str, usable as a file name.
-    """
-    return "_".join([config.model, dataset_name(config.dataset), config.likelihood, config.protocol,
-                     f"seed{config.seed}"]).lower()
-
-
 def train(config, workdir, dataset=None, on_validation=None):
     """Trains one model; a run that was stopped goes on from its checkpoint.
 

@@ -141,7 +141,7 @@ def draw(model, dataset, steps, table, picture):
         raise InputError(f"num_components is {model.num_components}; Figure 3 shows a left and a right VAE, 2")
     _check_labels(dataset)
     images, boxes = manifolds(model, steps), leaf_rectangles(model)
-    pictures.grid_of(boxes)
+    pictures.grid_of(boxes)  # refuses what cannot be drawn before minutes of inference
     preferred = preferences(model, dataset.test, dataset.test_labels)
     write_preferences(table, model, preferred, dataset.test_labels)
     pictures.latent_space(images, boxes, preferred, picture)
