@@ -192,27 +192,38 @@ def subset_lines(results_dir):
 
 
 def sweep_lines(folder):
-    """Figure 2 as a table: the test ELBO (k = 5) on the whole training set, and what a part of it costs.
+    """Figure 2 as a table: the test ELBO on the whole training set, and what a part of it costs.
 
     Args:
       folder: `<results_dir>/<protocol>`, with low_data_sweep.csv.
 
     Returns:
-      list of lists of str, the first the head; a line for each model whose runs early stopping ended, nats per image,
-      paired by seed, in brackets the runs.
+      list of lists of str, the first the head; of each model's runs that early stopping ended a line with k = 5, and
+      one with k = 5,000 where some were tested so on all test images; nats per image, paired by seed, in brackets the runs.
     """
     rows = [row for row in results.read_rows(sweep.path_of(folder), sweep.FIELDS)
             if row["dataset"] in paper.DATASETS and not compare.cut_off(row)]
+    tested = [row for row in rows if row["test_ll"] is not None and not compare.shortcomings(row)]
     fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
-    lines = [["model", "likelihood", "data set", "sizes", *map(figures.per_cent, fractions)]]
+    lines = [["model", "likelihood", "data set", "sizes", "k", *map(figures.per_cent, fractions)]]
     for preset, sizes in (("tuned", "Table 2's"), ("grid", "by validation")):
-        for (dataset, likelihood, model), lost in sweep.losses([r for r in rows if r["preset"] == preset]).items():
-            lines.append([model, likelihood, dataset, sizes])
-            for fraction in fractions:
-                values, sign = lost.get(fraction), "+" if fraction < 1 else ""
-                lines[-1].append(compare.spread(*results.mean_and_deviation(values), len(values), sign)
-                                 if values else "—")
+        quick, full = (sweep.losses([row for row in some if row["preset"] == preset], field)
+                       for some, field in ((rows, "test_ll_k5"), (tested, "test_ll")))
+        for key, lost in quick.items():
+            dataset, likelihood, model = key
+            head = [model, likelihood, dataset, sizes]
+            lines.append([*head, "5", *(_lost(lost, f) for f in fractions)])
+            if any(full.get(key, {}).values()):
+                lines.append([*head, f"{compare.TEST_SAMPLES:,}", *(_lost(full[key], f) for f in fractions)])
     return lines
+
+
+def _lost(values, fraction):
+    """A model's entry at a fraction; `values` is one of sweep.losses'."""
+    if not values.get(fraction):
+        return "—"
+    found = values[fraction]
+    return compare.spread(*results.mean_and_deviation(found), len(found), "+" if fraction < 1 else "")
 
 
 def _subset_block(results_dir):

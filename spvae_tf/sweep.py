@@ -207,21 +207,22 @@ def read_sweep(folder, preset):
     return rows
 
 
-def losses(rows):
+def losses(rows, field="test_ll_k5"):
     """The nats that each model loses against its own run on the whole training set with the same seed.
 
     Args:
       rows: of `read_sweep`.
+      field: the test ELBO to compare, "test_ll_k5" or "test_ll"; a row that has None there does not count.
 
     Returns:
-      dict (data set, likelihood, model) -> dict fraction -> list over seeds of test ELBOs (k = 5, nats per image) at
+      dict (data set, likelihood, model) -> dict fraction -> list over seeds of test ELBOs (nats per image) at
       fraction 1, and of their differences from it at the others, as far as fraction 1 has been run.
     """
     found = {}
     for row in rows:
         model = found.setdefault((row["dataset"], row["likelihood"], row["model"]), {})
-        if row["test_ll_k5"] is not None:  # not diverged
-            model.setdefault(row["train_fraction"], {})[row["seed"]] = row["test_ll_k5"]
+        if row[field] is not None:  # diverged, or not tested with its k
+            model.setdefault(row["train_fraction"], {})[row["seed"]] = row[field]
     return {key: {fraction: [value - (model[1][seed] if fraction < 1 else 0) for seed, value in values.items()
                              if seed in model.get(1, {})]
                   for fraction, values in model.items()} for key, model in found.items()}
