@@ -199,7 +199,8 @@ def sweep_lines(folder):
 
     Returns:
       list of lists of str, the first the head; of each model's runs that early stopping ended a line with k = 5, and
-      one with k = 5,000 where some were tested so on all test images; nats per image, paired by seed, in brackets the runs.
+      one with k = 5,000 where some were tested so on all test images; nats per image, paired by seed, in brackets the
+      runs.
     """
     rows = [row for row in results.read_rows(sweep.path_of(folder), sweep.FIELDS)
             if row["dataset"] in paper.DATASETS and not compare.cut_off(row)]
