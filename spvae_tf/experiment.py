@@ -186,6 +186,17 @@ class Evaluation:
     num_images: int
     per_image: np.ndarray
 
+    @property
+    def median(self):
+        """Of the images, nats: half of them are more probable."""
+        return float(np.median(self.per_image))
+
+    @property
+    def least_probable(self):
+        """(which image, its nats, the mean of the others); on continuous data one can decide the mean."""
+        image = int(self.per_image.argmin())
+        return image, float(self.per_image[image]), float(np.delete(self.per_image, image).mean())
+
 
 def evaluate(model, images, num_samples, seed=0, refinements=0):
     """The k-sample bound averaged over images (Table 1 with k = 5,000 on the test set).

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -55,6 +56,13 @@ def test_train_writes_its_log_and_tensorboard(workdir):
 def test_evaluate(workdir):
     out, _ = run("evaluate.py", f"--workdir={workdir}", "--num_samples=7", "--num_images=5")
     assert "k = 7)" in out and "5 of 20 test images" in out
+    mean = float(out.split("(k = 7) ")[1].split()[0])
+    pattern = r"median (\S+); the least probable is image [0-4] with (\S+), the mean of the others (\S+)"
+    median, lowest, others = map(float, re.fullmatch(pattern, out.splitlines()[1]).groups())
+    assert lowest < mean < others and lowest < median
+    assert (4 * others + lowest) / 5 == pytest.approx(mean, abs=0.02)
+    one, _ = run("evaluate.py", f"--workdir={workdir}", "--num_samples=7", "--num_images=1")
+    assert len(one.splitlines()) == 1
     fitted, _ = run("evaluate.py", f"--workdir={workdir}", "--num_samples=7", "--num_images=5", "--refinements=50")
     assert "k = 7, q fitted in 50 steps" in fitted
     loose, tight = (float(text.split(") ")[1].split()[0]) for text in (out, fitted))
