@@ -221,7 +221,7 @@ def losses(rows, field="test_ll_k5"):
     found = {}
     for row in rows:
         model = found.setdefault((row["dataset"], row["likelihood"], row["model"]), {})
-        if row[field] is not None:  # diverged, or not tested with its k
+        if row[field] is not None:  # else it diverged, or was not tested with its k
             model.setdefault(row["train_fraction"], {})[row["seed"]] = row[field]
     return {key: {fraction: [value - (model[1][seed] if fraction < 1 else 0) for seed, value in values.items()
                              if seed in model.get(1, {})]
