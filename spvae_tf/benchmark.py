@@ -19,7 +19,7 @@ from spvae_tf.answers import read_mask
 from spvae_tf.data import load_dataset
 from spvae_tf.model import EVALUATION_BATCH, EVALUATION_ROWS, MODELS
 from spvae_tf.plain import PlainSPVAE
-from spvae_tf.training import Trainer
+from spvae_tf.training import Compiled, Trainer
 
 BATCHES = 16  # training batches in one timed call
 KINDS = ("step", "validation", "evaluation", "inpainting", "plain")  # what is timed
@@ -209,7 +209,8 @@ def make_trainer(config, dataset):
     Returns:
       Trainer.
     """
-    return Trainer(experiment.make_model(config, dataset.image_shape), dataset, config, workdir="")
+    compiled = Compiled(experiment.make_model(config, dataset.image_shape), config.learning_rate)
+    return Trainer(compiled, dataset, config, workdir="")
 
 
 def step_timing(trainer, batches=BATCHES):

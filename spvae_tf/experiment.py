@@ -14,7 +14,9 @@ from spvae_tf.data import dataset_name, load_dataset
 from spvae_tf.errors import InputError
 from spvae_tf.model import build_model
 from spvae_tf.region_graph import RegionGraph
-from spvae_tf.training import Trainer
+from spvae_tf.training import Compiled, Trainer
+
+MODELS_KEPT = 4  # compiled; a sweep takes two models and two likelihoods in turn
 
 
 def make_model(config, image_shape):
@@ -45,7 +47,7 @@ def load_data(config):
                         train_fraction=config.train_fraction, round_pixels=config.round_pixels)
 
 
-def train(config, workdir, dataset=None, on_validation=None):
+def train(config, workdir, dataset=None, on_validation=None, kept=None):
     """Trains one model; a run that was stopped goes on from its checkpoint.
 
     Args:
@@ -53,6 +55,8 @@ def train(config, workdir, dataset=None, on_validation=None):
       workdir: folder for config.json, checkpoint.npz and log.csv.
       dataset: data.Dataset, when it is already loaded.
       on_validation: called with each row of the log.
+      kept: dict that runs one after the other share, of what was compiled of their models. A run of the same sizes
+        takes it over, and the model that the run before returned with it.
 
     Returns:
       (the model with the best weights, the finished Trainer, the data set).
@@ -63,12 +67,25 @@ def train(config, workdir, dataset=None, on_validation=None):
     """
     config = configuration.resolve(config)
     dataset = dataset or load_data(config)
-    model = make_model(config, dataset.image_shape)
+    compiled = _compiled(config, dataset.image_shape, {} if kept is None else kept)
     with checkpoint.lock(workdir):
         _claim(workdir, config, dataset)
-        trainer = Trainer(model, dataset, config, workdir)
+        trainer = Trainer(compiled, dataset, config, workdir)
         trainer.run(on_validation)
-    return model, trainer, dataset
+    return trainer.model, trainer, dataset
+
+
+def _compiled(config, image_shape, kept):
+    """training.Compiled of a configuration's model with its initial weights, from `kept` if it is there."""
+    model = make_model(config, image_shape)
+    make = json.dumps(model.get_config() | {"name": None, "seed": None, "learning_rate": config.learning_rate})
+    if make in kept:
+        kept[make].restart(model)
+    else:
+        while len(kept) >= MODELS_KEPT:
+            del kept[next(iter(kept))]
+        kept[make] = Compiled(model, config.learning_rate)
+    return kept[make]
 
 
 def finished(config, results_dir):
@@ -222,7 +239,7 @@ def evaluate(model, images, num_samples, seed=0, refinements=0):
     return Evaluation(float(values.mean()), float(stderr), num_samples, len(values), values)
 
 
-def run(config, results_dir, dataset=None, test=True, on_validation=None):
+def run(config, results_dir, dataset=None, test=True, on_validation=None, kept=None):
     """Trains and tests one model and writes its record, unless the record is there already.
 
     A run that was recorded untested is tested from its checkpoint when it is asked for with `test`.
@@ -233,6 +250,7 @@ def run(config, results_dir, dataset=None, test=True, on_validation=None):
       dataset: data.Dataset, when it is already loaded.
       test: whether to test with `config.test_samples`; k = 5 always is.
       on_validation: called with each row of the log.
+      kept: as in `train`.
 
     Returns:
       The record, a dict with the keys results.FIELDS and `config`; None in the fields of a test that was not made.
@@ -248,7 +266,7 @@ def run(config, results_dir, dataset=None, test=True, on_validation=None):
     dataset = dataset or load_data(config)
     if config.num_test_images and config.num_test_images > len(dataset.test):
         raise InputError(f"num_test_images is {config.num_test_images}; the test set has {len(dataset.test)}")
-    model, trainer, dataset = train(config, _workdir(config, results_dir), dataset, on_validation)
+    model, trainer, dataset = train(config, _workdir(config, results_dir), dataset, on_validation, kept)
     quick = evaluate(model, dataset.test, 5)
     found = dict(params=model.count_params(), num_train=len(dataset.train), batches=trainer.step,
                  best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),

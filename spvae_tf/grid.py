@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from spvae_tf import configuration, data, experiment, results
 from spvae_tf.errors import InputError
-from spvae_tf.training import NonFiniteError, Trainer
+from spvae_tf.training import Compiled, NonFiniteError, Trainer
 
 
 class Sizes(NamedTuple):
@@ -161,15 +161,15 @@ def outcomes(tasks, results_dir, workers, on_start):
     if workers > 1 and tasks:
         yield from _outcomes_of_workers(tasks, results_dir, min(workers, len(tasks)), on_start)
         return
-    loaded = {}
+    loaded, compiled = {}, {}
     while tasks:
         task = tasks.popleft()
         on_start(task)
-        yield task, _attempt(task, results_dir, loaded)
+        yield task, _attempt(task, results_dir, loaded, compiled)
 
 
-def _attempt(task, results_dir, loaded, on_validation=None):
-    """The record of a run, or a Failure. `loaded` holds the last data set: CIFAR-10 takes 250 MB."""
+def _attempt(task, results_dir, loaded, compiled, on_validation=None):
+    """The record of a run, or a Failure. `loaded` holds the last data set, CIFAR-10 takes 250 MB; `compiled` models."""
     config = task.config
     try:
         key = (config.dataset, config.likelihood, config.train_fraction, config.data_seed, config.round_pixels)
@@ -177,7 +177,7 @@ def _attempt(task, results_dir, loaded, on_validation=None):
             loaded.clear()
             loaded[key] = experiment.load_data(config)
         try:
-            return experiment.run(config, results_dir, loaded[key], task.test, on_validation)
+            return experiment.run(config, results_dir, loaded[key], task.test, on_validation, compiled)
         except NonFiniteError:
             if task.test:
                 raise
@@ -276,10 +276,10 @@ def _work(connection, results_dir, log):
     with open(log, "a", encoding="utf-8") as file:  # bars of several workers would overwrite each other
         os.dup2(file.fileno(), 2)
         sys.stderr = file
-        loaded = {}
+        loaded, compiled = {}, {}
         while (message := connection.recv()) is not None:
             config, test = message
-            outcome = _attempt(Task(ml_collections.ConfigDict(config), test), results_dir, loaded,
+            outcome = _attempt(Task(ml_collections.ConfigDict(config), test), results_dir, loaded, compiled,
                                lambda row: connection.send(("validation", row)))
             connection.send(("failure", tuple(outcome)) if isinstance(outcome, Failure) else ("record", outcome))
             file.flush()
@@ -303,7 +303,8 @@ class Estimate(NamedTuple):
       begun: batches that it has had already.
       batches: that it will have had; without max_batches early stopping has the last word.
       known_from: "limit", "records" (of the same model, data and settings) or "assumed".
-      train_seconds: of the batches to come and their validations, and of compiling them.
+      train_seconds: of the batches to come and their validations, and of compiling them, which of several runs of the
+        same sizes only the first does.
       test_seconds: of the test with its k.
     """
 
@@ -366,7 +367,8 @@ def measure(config, image_shape):
     """
     images = np.random.default_rng(0).random([MEASURED_IMAGES, math.prod(image_shape)], np.float32)
     noise = data.Dataset("noise", image_shape, images, images, images, None, None, None)
-    trainer = Trainer(experiment.make_model(config, image_shape), noise, config, workdir="")
+    compiled = Compiled(experiment.make_model(config, image_shape), config.learning_rate)
+    trainer = Trainer(compiled, noise, config, workdir="")
     indices = trainer.stream(0, MEASURED_BATCHES)
     calls = lambda: trainer._block(indices, tf.constant(0)), lambda: trainer._validation(tf.constant(0))
     first, *later = [[_seconds(call) for call in calls] for _ in range(1 + REPEATS)]

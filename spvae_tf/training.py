@@ -95,22 +95,64 @@ def make_stream(config, num_images):
     return epochs(num_images, config.batch_size, config.seed)
 
 
+class Compiled:
+    """What XLA makes of a model's training. It serves one run after the other; they need not be compiled each anew.
+
+    Args:
+      model: SPVAE.
+      learning_rate: Adam's.
+    """
+
+    def __init__(self, model, learning_rate):
+        self.model = model
+        # Adam's defaults of TensorFlow 1, in which epsilon is 1e-8
+        self.optimizer = keras.optimizers.Adam(learning_rate, epsilon=1e-8)
+        self.optimizer.build(model.trainable_variables)
+        self._fresh = [v.numpy() for v in self.optimizer.variables]
+        self.update = tf.function(self._update, jit_compile=True, autograph=False)
+        self.bounds = tf.function(self._bounds, jit_compile=True, autograph=False)
+        self.noise = tf.function(iwae.standard_normal, jit_compile=True, autograph=False)
+
+    def restart(self, model):
+        """Takes the weights of another model of the same make, and a fresh optimiser.
+
+        Args:
+          model: SPVAE.
+        """
+        for variable, value in zip(self.model.trainable_variables, model.trainable_variables, strict=True):
+            variable.assign(value)
+        for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
+            variable.assign(value)
+
+    def _update(self, x, log_base, words):
+        """One gradient ascent step on the mean bound of a batch; returns the bound, nats per image."""
+        noise = iwae.standard_normal(words)
+        with tf.GradientTape() as tape:
+            bound = tf.reduce_mean(self.model.bound(x, log_base, noise))
+            loss = -bound
+        variables = self.model.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        return bound
+
+    def _bounds(self, x, log_base, noise):
+        """The sum of the bounds of some images."""
+        return tf.reduce_sum(self.model.bound(x, log_base, noise))
+
+
 class Trainer:
     """One training run.
 
     Args:
-      model: SPVAE.
+      compiled: Compiled; its model is trained, from the weights it has.
       dataset: data.Dataset.
       config: resolved configuration (configuration.resolve).
       workdir: folder of the run's checkpoint and log.
     """
 
-    def __init__(self, model, dataset, config, workdir):
-        self.model, self.config, self.workdir = model, config, Path(workdir)
+    def __init__(self, compiled, dataset, config, workdir):
+        self.compiled, self.model, self.optimizer = compiled, compiled.model, compiled.optimizer
+        self.config, self.workdir = config, Path(workdir)
         self.stream = make_stream(config, len(dataset.train))
-        # Adam's defaults of TensorFlow 1, in which epsilon is 1e-8
-        self.optimizer = keras.optimizers.Adam(config.learning_rate, epsilon=1e-8)
-        self.optimizer.build(model.trainable_variables)
         self.train_images, self.train_base = self._place(dataset.train)
         self.validation_images, self.validation_base = self._place(dataset.validation)
         self.seed = make_seed(config.seed)
@@ -118,9 +160,6 @@ class Trainer:
         self.best_ll, self.best, self.seconds, self.history = -np.inf, self._weights(), 0.0, []
         self._block = tf.function(self._run_block, input_signature=[
             tf.TensorSpec([None, config.batch_size], tf.int32), tf.TensorSpec([], tf.int32)], autograph=False)
-        self._update = tf.function(self._run_update, jit_compile=True, autograph=False)
-        self._bounds = tf.function(self._run_bounds, jit_compile=True, autograph=False)
-        self._noise = tf.function(iwae.standard_normal, jit_compile=True, autograph=False)
         self._validation = tf.function(self._run_validation, autograph=False)
 
     def _place(self, images):
@@ -130,16 +169,6 @@ class Trainer:
         return tf.constant(images), tf.concat(base, 0)
 
     # --- compiled -----------------------------------------------------------------------------------------------
-
-    def _run_update(self, x, log_base, words):
-        """One gradient ascent step on the mean bound of a batch; returns the bound, nats per image."""
-        noise = iwae.standard_normal(words)
-        with tf.GradientTape() as tape:
-            bound = tf.reduce_mean(self.model.bound(x, log_base, noise))
-            loss = -bound
-        variables = self.model.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
-        return bound
 
     def _batch(self, indices, step):
         shape = self.model.noise_shape(self.config.train_samples, self.config.batch_size)
@@ -152,7 +181,7 @@ class Trainer:
 
     def _run_block(self, indices, first_step):
         """Batches `indices` [n, batch_size] one after the other; returns their bounds [n]."""
-        return tf.map_fn(lambda n: self._update(*self._batch(indices[n], first_step + n)),
+        return tf.map_fn(lambda n: self.compiled.update(*self._batch(indices[n], first_step + n)),
                          tf.range(tf.shape(indices)[0]), fn_output_signature=tf.float32)
 
     def _run_validation(self, step):
@@ -163,7 +192,7 @@ class Trainer:
         """
         count = self.validation_images.shape[0]
         size, rest = min(VALIDATION_BATCH, count), count % min(VALIDATION_BATCH, count)
-        noise = self._noise(iwae.random_words(
+        noise = self.compiled.noise(iwae.random_words(
             self.model.noise_shape(self.config.train_samples, size), self._seed_of(VALIDATION, step)))
         total = tf.reduce_sum(tf.map_fn(lambda start: self._sum_of_bounds(start, size, noise),
                                         tf.range(0, count - size + 1, size), fn_output_signature=tf.float32))
@@ -174,10 +203,7 @@ class Trainer:
     def _sum_of_bounds(self, start, size, noise):
         x, log_base = self.validation_images[start:start + size], self.validation_base[start:start + size]
         x, log_base = tf.ensure_shape(x, [size, x.shape[1]]), tf.ensure_shape(log_base, [size])
-        return self._bounds(x, log_base, noise)
-
-    def _run_bounds(self, x, log_base, noise):
-        return tf.reduce_sum(self.model.bound(x, log_base, noise))
+        return self.compiled.bounds(x, log_base, noise)
 
     # --- the run ------------------------------------------------------------------------------------------------
 
@@ -305,7 +331,7 @@ class Trainer:
                 culprit = culprit or self._first_non_finite(indices[n], self.step + n)
             if culprit:
                 break
-            self._update(*self._batch(indices[n], self.step + n))
+            self.compiled.update(*self._batch(indices[n], self.step + n))
         self._put(before)
         where, name = (self.step + n, culprit) if culprit else (self.step + bad, "the bound")
         raise NonFiniteError(f"{name} is not finite in batch {where}; the last good checkpoint is {self.path}")

@@ -573,6 +573,28 @@ def test_a_graph_of_the_users_own(tmp_path):
         configuration.resolve(make_config("VAE", graph=graph.to_json(), delta=None))
 
 
+def test_runs_in_turn_end_as_if_alone(finished, tmp_path):
+    folder, record = finished
+    kept = {}
+    experiment.run(make_config(seed=1), tmp_path, make_dataset(num_train=40), kept=kept)
+    found = experiment.run(make_config(), tmp_path, make_dataset(), kept=kept)
+    assert found | {"train_seconds": record["train_seconds"]} == record
+    name = f"{name_of(make_config())}/checkpoint.npz"
+    arrays, expected = (checkpoint.restore(f / "paper" / "runs" / name)[0] for f in (tmp_path, folder))
+    for group in expected:
+        for a, b in zip(arrays[group], expected[group], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_only_models_of_the_same_make_are_taken_over(tmp_path):
+    kept, changes = {}, ({}, {"seed": 5}, {"latent_dim": 3}, {"learning_rate": 0.02}, {"num_sums": 3},
+                         {"model": "VAE", "delta": None}, {"likelihood": "discrete"})
+    configs = [configuration.resolve(make_config(**change)) for change in changes]
+    compiled = [experiment._compiled(config, (12, 12), kept) for config in configs]
+    assert compiled[1] is compiled[0] and len(set(map(id, compiled))) == len(changes) - 1
+    assert list(map(id, kept.values())) == list(map(id, compiled[-experiment.MODELS_KEPT:]))  # the last ones
+
+
 @pytest.mark.parametrize("empty", ["models", "datasets", "likelihoods", "seeds"])
 def test_nothing_to_run_is_refused(empty):
     lists = dict(models=["VAE"], datasets=["mnist"], likelihoods=["discrete"], seeds=[0])

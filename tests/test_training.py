@@ -7,7 +7,7 @@ import tensorflow as tf
 from spvae_tf import checkpoint, configuration, results, training
 from spvae_tf.data import Dataset, load_dataset
 from spvae_tf.model import build_model
-from spvae_tf.training import NonFiniteError, Trainer, epochs, make_stream, restarted
+from spvae_tf.training import Compiled, NonFiniteError, Trainer, epochs, make_stream, restarted
 
 NUM_TRAIN, NUM_VALIDATION, BATCH_SIZE, BLOCK = 48, 10, 8, 3
 
@@ -30,7 +30,7 @@ def make_trainer(workdir, dataset=None, **overrides):
     config, dataset = make_config(**overrides), dataset or make_dataset()
     model = build_model(config.model, dataset.image_shape, config.likelihood, config.hidden_units, config.latent_dim,
                         delta=config.delta, seed=config.seed)
-    return Trainer(model, dataset, config, workdir)
+    return Trainer(Compiled(model, config.learning_rate), dataset, config, workdir)
 
 
 def curve(history):
@@ -278,6 +278,19 @@ def test_noise_is_fresh_in_every_batch_and_validation(tmp_path, eagerly):
 
 
 # --- one step, one validation -----------------------------------------------------------------------------------------
+
+def test_a_second_run_is_not_compiled_anew(tmp_path):
+    first = make_trainer(tmp_path / "first", max_batches=BLOCK)
+    first.run()
+    rng = np.random.default_rng(1)
+    images = [rng.random((n, 144), np.float32) for n in (30, 2 * NUM_VALIDATION, 5)]
+    again = Trainer(first.compiled, Dataset("other", (12, 12), *images, None, None, None), first.config,
+                    tmp_path / "again")
+    again.run()
+    compiled = first.compiled
+    for function, shapes in ((compiled.update, 1), (compiled.noise, 2), (compiled.bounds, 2)):
+        assert function.experimental_get_tracing_count() == shapes  # another number of images at once in validation
+
 
 def test_updates_are_those_of_tensorflow_1_adam(tmp_path, eagerly):
     """Gradient ascent on the mean bound of the stream's batch; m, v and the step size by hand, in float64."""
