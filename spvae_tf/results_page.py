@@ -200,7 +200,7 @@ def sweep_lines(folder):
     Returns:
       list of lists of str, the first the head; of each model's runs that early stopping ended a line with k = 5, and
       one with k = 5,000 where some were tested so on all test images; nats per image, paired by seed, in brackets the
-      runs.
+      runs. A model that was not run on the whole has no line.
     """
     rows = [row for row in results.read_rows(sweep.path_of(folder), sweep.FIELDS)
             if row["dataset"] in paper.DATASETS and not compare.cut_off(row)]
@@ -210,12 +210,12 @@ def sweep_lines(folder):
     for preset, sizes in (("tuned", "Table 2's"), ("grid", "by validation")):
         quick, full = (sweep.losses([row for row in some if row["preset"] == preset], field)
                        for some, field in ((rows, "test_ll_k5"), (tested, "test_ll")))
-        for key, lost in quick.items():
-            dataset, likelihood, model = key
-            head = [model, likelihood, dataset, sizes]
-            lines.append([*head, "5", *(_lost(lost, f) for f in fractions)])
-            if any(full.get(key, {}).values()):
-                lines.append([*head, f"{compare.TEST_SAMPLES:,}", *(_lost(full[key], f) for f in fractions)])
+        for dataset, likelihood, model in quick:
+            for samples, lost in ((5, quick), (compare.TEST_SAMPLES, full)):
+                values = lost.get((dataset, likelihood, model), {})
+                if any(values.values()):
+                    lines.append([model, likelihood, dataset, sizes, f"{samples:,}",
+                                  *(_lost(values, f) for f in fractions)])
     return lines
 
 
