@@ -28,6 +28,7 @@ def _quiet_start():
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # several processes share a GPU
 gc.disable()  # what is imported stays: a second is spent on looking through it for garbage, and more while tracing
 with _quiet_start():
     import tensorflow as tf

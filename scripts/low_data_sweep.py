@@ -12,10 +12,6 @@ The subsets are nested and the same for every model. The smallest, which take a 
 results already hold is not run again, Table 1's runs among them, and a run that was stopped goes on where it was.
 """
 
-import os
-
-os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # workers share a GPU
-
 import cli  # isort: skip (first: it quiets TensorFlow)
 from pathlib import Path
 

@@ -16,10 +16,6 @@ Examples:
 What the results already hold is not run again, and a run that was stopped goes on where it was.
 """
 
-import os
-
-os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # workers share a GPU
-
 import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 

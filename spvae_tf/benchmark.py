@@ -17,14 +17,19 @@ import tensorflow as tf
 from spvae_tf import configuration, environment, experiment, iwae, vae
 from spvae_tf.answers import read_mask
 from spvae_tf.data import load_dataset
-from spvae_tf.model import EVALUATION_BATCH, EVALUATION_ROWS, MODELS
+from spvae_tf.errors import InputError
+from spvae_tf.model import EVALUATION_BATCH, MODELS, evaluation_rows
 from spvae_tf.plain import PlainSPVAE
 from spvae_tf.training import Compiled, Trainer
 
-BATCHES = 16  # training batches in one timed call
-KINDS = ("step", "validation", "evaluation", "inpainting", "plain")  # what is timed
-EVALUATION_SAMPLES = 200  # k of a timed evaluation, whose time is scaled to k = 5,000
+TIMED = ("step", "validation", "evaluation", "inpainting", "plain")
+KINDS = (*TIMED, "floors", "alone")  # what is measured
 INPAINTED = 256  # images whose right half is filled in, k = 100
+
+
+def batches_per_call():
+    """Training batches in one timed call; on a GPU all those of a training block, which is waited for only once."""
+    return 128 if environment.on_gpu() else 16
 
 
 class Timing:
@@ -87,7 +92,7 @@ def alone(name, likelihood):
       likelihood: "continuous" or "discrete".
 
     Returns:
-      dict: `start`, seconds from the start of the process (imports included) to the end of its first BATCHES training
+      dict: `start`, seconds from the start of the process (imports included) to the end of its first call of training
       steps; `peak_mib`, the process's peak memory (on a GPU that of the card), None where it cannot be told.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -213,8 +218,9 @@ def make_trainer(config, dataset):
     return Trainer(compiled, dataset, config, workdir="")
 
 
-def step_timing(trainer, batches=BATCHES):
+def step_timing(trainer, batches=None):
     """A call of the compiled training loop, per batch."""
+    batches = batches or batches_per_call()
     indices, zero = trainer.stream(0, batches), tf.constant(0)
     return Timing(lambda: trainer._block(indices, zero), batches)
 
@@ -241,8 +247,8 @@ def plain_step_timing(trainer):
 
 def evaluation_timing(model, images):
     """The streamed bound of a batch of images, per image of k = 5,000."""
-    images = images[:EVALUATION_BATCH]
-    return Timing(lambda: model.log_prob(images, EVALUATION_SAMPLES, seed=0), len(images) * EVALUATION_SAMPLES / 5000)
+    images, num_samples = images[:EVALUATION_BATCH], 5000 if environment.on_gpu() else 200
+    return Timing(lambda: model.log_prob(images, num_samples, seed=0), len(images) * num_samples / 5000)
 
 
 def inpainting_timing(model, images):
@@ -252,32 +258,46 @@ def inpainting_timing(model, images):
     return Timing(lambda: model.inpaint(images, observed, seed=0))
 
 
-def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5):
-    """Times everything.
+def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5, kinds=KINDS):
+    """Times everything, or some kinds of it.
 
     Args:
       models: names.
       likelihoods: names.
       repeats: rounds.
+      kinds: of KINDS. "step" is always measured, "plain" is a step of the plain implementation, "floors" those of a
+        step and an evaluation, "alone" start and peak memory of a process of its own.
 
     Returns:
       dict of results that JSON can hold: for each likelihood and model the seconds of a step, a validation, an
       evaluation, an inpainting, the floors of the first and third, compilation, start and peak memory.
+
+    Raises:
+      InputError: for a kind that does not exist.
     """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise InputError(f"kind is {unknown[0]!r}; it must be one of {', '.join(KINDS)}")
+    kinds = {"step", *kinds}
     report = dict(device=environment.device(), versions=environment.versions(), commit=environment.commit(),
-                  batches_per_call=BATCHES, repeats=repeats, cells=[])
+                  batches_per_call=batches_per_call(), repeats=repeats, cells=[])
     for likelihood in likelihoods:
         dataset = load_dataset("mnist_sample", likelihood)
         contenders = {name: _contender(name, likelihood, dataset) for name in models}
         for name, contender in contenders.items():
-            if MODELS[name][0]:
+            if "plain" in kinds and MODELS[name][0]:
                 contender["plain"] = plain_step_timing(contender["trainer"])
-            contender["first"] = {kind: contender[kind].first() for kind in KINDS if kind in contender}
-        for kind in KINDS:
-            interleave([c[kind] for c in contenders.values() if kind in c], repeats)
+            contender["first"] = {kind: contender[kind].first() for kind in TIMED if kind in kinds & contender.keys()}
+        for kind in TIMED:
+            interleave([c[kind] for c in contenders.values() if kind in c["first"]], repeats)
         for name, contender in contenders.items():
             cell = dict(model=name, likelihood=likelihood, validation_images=len(dataset.validation))
-            report["cells"].append(cell | _summarise(contender, repeats) | alone(name, likelihood))
+            cell |= _summarise(contender)
+            if "floors" in kinds:
+                cell |= _floors(contender["trainer"], repeats)
+            if "alone" in kinds:
+                cell |= alone(name, likelihood)
+            report["cells"].append(cell)
     return report
 
 
@@ -291,20 +311,24 @@ def _contender(name, likelihood, dataset):
     return contender
 
 
-def _summarise(contender, repeats):
-    model, config = contender["trainer"].model, contender["trainer"].config
+def _summarise(contender):
+    first = contender["first"]
+    cell = {kind: contender[kind].summary() for kind in first}
+    cell["compile"] = {kind: seconds - contender[kind].median * contender[kind].units
+                       for kind, seconds in first.items()}
+    return cell
+
+
+def _floors(trainer, repeats):
+    model, config = trainer.model, trainer.config
     step_floor = floor_timings(model, config.batch_size, config.batch_size * config.train_samples, True)
-    chunk_floor = floor_timings(model, EVALUATION_BATCH, EVALUATION_ROWS, False)
+    chunk_floor = floor_timings(model, EVALUATION_BATCH, evaluation_rows(), False)
     timings = [t for pieces in (step_floor, chunk_floor) for ts in pieces.values() for t in ts]
     for timing in timings:
         timing.first()
     interleave(timings, repeats)
-    cell = {kind: contender[kind].summary() for kind in KINDS if kind in contender}
-    cell["compile"] = {kind: seconds - contender[kind].median * contender[kind].units
-                       for kind, seconds in contender["first"].items()}
-    cell["step_floor"] = floor_of(step_floor)
-    cell["evaluation_floor"] = {k: v * 5000 / EVALUATION_ROWS for k, v in floor_of(chunk_floor).items()}
-    return cell
+    return dict(step_floor=floor_of(step_floor),
+                evaluation_floor={k: v * 5000 / evaluation_rows() for k, v in floor_of(chunk_floor).items()})
 
 
 def validation_share(cell):
@@ -365,28 +389,39 @@ def format_report(report):
                 lines.append(f"  {likelihood:10}  {one} / {other:8} {a / b:6.2f}")
         for name in (pair[0] for pair in pairs):
             cell = cells.get((likelihood, name))
-            if cell:
+            if cell and "plain" in cell:
                 compile_ratio = cell["compile"]["plain"] / cell["compile"]["step"]
                 lines.append(f"  {likelihood:10}  plain / ours, {name}: step "
                              f"{cell['plain']['median'] / cell['step']['median']:.1f}, "
                              f"compilation {compile_ratio:.1f}")
-    lines += ["", f"{'':22}{'step ms':>9}{'(min–max)':>15}{'× floor':>9}{'validation':>12}{'compile s':>11}"
-              f"{'start s':>9}{'k=5000 img/s':>14}{'of floor':>10}{'inpainting s':>14}{'peak MiB':>10}"]
+    lines += ["", f"{'':22}" + "".join(f"{title:>{width}}" for title, (width, _) in COLUMNS.items())]
     for (likelihood, name), cell in cells.items():
-        step, floor = cell["step"], cell["step_floor"]["sum"]
-        evaluation = cell["evaluation"]["median"]
-        peak = f"{cell['peak_mib']:10.0f}" if cell["peak_mib"] else f"{'?':>10}"
-        lines.append(
-            f"{name + ', ' + likelihood:22}{1e3 * step['median']:9.1f}{_range(step):>15}"
-            f"{step['median'] / floor:9.2f}{validation_share(cell):11.0%} {cell['compile']['step']:11.1f}"
-            f"{cell['start']:9.1f}{1 / evaluation:14.1f}{cell['evaluation_floor']['sum'] / evaluation:10.0%}"
-            f"{cell['inpainting']['median']:14.2f}{peak}")
+        lines.append(f"{name + ', ' + likelihood:22}" + "".join(
+            f"{_text(cell, column):>{width}}" for width, column in COLUMNS.values()))
     lines += ["validation: 10,000 images at k = 5, as a share of the 128 training batches before it",
               f"inpainting: the right halves of {INPAINTED} images, posterior mean, k = 100",
-              "start: from the start of a process to the end of its first 16 training steps; peak: of that process, "
-              "validation and evaluation included, on a GPU of its memory"]
+              f"start: from the start of a process to the end of its first {report['batches_per_call']} training "
+              "steps; peak: of that process, validation and evaluation included, on a GPU of its memory"]
     return "\n".join(lines)
 
 
-def _range(summary):
-    return f"({1e3 * summary['min']:.1f}–{1e3 * summary['max']:.1f})"
+# title -> (width, text from a cell)
+COLUMNS = {
+    "step ms": (9, lambda c: f"{1e3 * c['step']['median']:.2f}"),
+    "(min–max)": (15, lambda c: f"({1e3 * c['step']['min']:.2f}–{1e3 * c['step']['max']:.2f})"),
+    "× floor": (9, lambda c: f"{c['step']['median'] / c['step_floor']['sum']:.2f}"),
+    "validation": (12, lambda c: f"{validation_share(c):.0%}"),
+    "compile s": (11, lambda c: f"{c['compile']['step']:.1f}"),
+    "start s": (9, lambda c: f"{c['start']:.1f}"),
+    "k=5000 img/s": (14, lambda c: f"{1 / c['evaluation']['median']:.1f}"),
+    "of floor": (10, lambda c: f"{c['evaluation_floor']['sum'] / c['evaluation']['median']:.0%}"),
+    "inpainting s": (14, lambda c: f"{c['inpainting']['median']:.2f}"),
+    "peak MiB": (10, lambda c: f"{c['peak_mib']:.0f}"),
+}
+
+
+def _text(cell, column):
+    try:
+        return column(cell)
+    except (KeyError, TypeError):  # not measured; no figure where memory cannot be told
+        return "–"

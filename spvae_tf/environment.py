@@ -11,6 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 
+def on_gpu():
+    """Whether TensorFlow has a GPU to compute on."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def device():
     """What the run is computed on: the GPU's name, or the processor's with its number of cores."""
     gpus = tf.config.list_physical_devices("GPU")

@@ -13,6 +13,22 @@ from spvae_tf.polynomial import polynomial
 from spvae_tf.spn import log_sum_exp
 
 
+def fold_in(seed, number):
+    """The seed of the number-th of many draws.
+
+    On the CPU, where seeds are read: made on a GPU, each would have to be waited for.
+
+    Args:
+      seed: int32 [2].
+      number: int32, or an integer.
+
+    Returns:
+      int32 [2].
+    """
+    with tf.device("CPU:0"):
+        return tf.random.experimental.stateless_fold_in(seed, number)
+
+
 def random_words(shape, seed):
     """Random 32-bit words, to be drawn outside compiled code: XLA's own generator is slow on a CPU.
 

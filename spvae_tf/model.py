@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spvae_tf import iwae, vae
+from spvae_tf import environment, iwae, vae
 from spvae_tf.errors import InputError, check_count, check_seed
 from spvae_tf.inference import Queries
 from spvae_tf.inputs import check_image_shape, check_images, check_policy, in_batches, make_seed
@@ -26,7 +26,18 @@ EVALUATION_BATCH = 100  # images whose samples are streamed together
 REFINEMENT_SAMPLES = 5  # of the ELBO that a step of refinement climbs
 REFINEMENT_RATE = 0.2  # Adam's at the first step; falls in a straight line to 0 at the last
 FILLING_ROUNDS = 4  # of an encoder over its unobserved pixels
-EVALUATION_ROWS = 1000  # images times samples in one chunk: bounds the memory whatever k is
+
+# float32 is float32 on a GPU too, whose matrix units would otherwise round the factors of a product to 10 bits (TF32)
+tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def evaluation_rows():
+    """Images times samples in one chunk of an evaluation, which bounds the memory whatever k is.
+
+    Returns:
+      On a CPU what its cache holds; on a GPU what keeps it busy, some 3 GB of a convolutional model.
+    """
+    return 20_000 if environment.on_gpu() else 1_000
 
 
 @keras.saving.register_keras_serializable("spvae_tf")
@@ -329,7 +340,7 @@ class SPVAE(Queries, keras.Model):
         optimizer = keras.optimizers.Adam(rate, beta_2=0.9)  # soon forgets the steep climb of the first steps
         shape = self.noise_shape(REFINEMENT_SAMPLES, x.shape[0])
         for step in range(1, steps + 1):
-            words = iwae.random_words(shape, tf.random.experimental.stateless_fold_in(seed, -step))
+            words = iwae.random_words(shape, iwae.fold_in(seed, -step))
             gradients = self._elbo_gradient(x, observed, *(p.value for p in position), words)
             optimizer.apply([-gradient for gradient in gradients], position)
         return position[0].value, tf.exp(position[1].value)
@@ -350,12 +361,11 @@ class SPVAE(Queries, keras.Model):
           (log_prob [batch], effective sample sizes and leaf bounds [batch, leaf regions, components]).
         """
         batch = x.shape[0]
-        chunk = max(1, EVALUATION_ROWS // batch)
+        chunk = max(1, evaluation_rows() // batch)
         posterior, log_base = self._prepare(x, observed, posterior)
         state = iwae.RunningBound.start([self.num_experts, batch], log_base.dtype)
         for done in tf.range(0, num_samples, chunk):
-            words = iwae.random_words(
-                self.noise_shape(chunk, batch), tf.random.experimental.stateless_fold_in(seed, done))
+            words = iwae.random_words(self.noise_shape(chunk, batch), iwae.fold_in(seed, done))
             state = self._add_chunk(x, observed, posterior, words, num_samples - done, state)
         return self._finish(observed, log_base, state, num_samples)
 

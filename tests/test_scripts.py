@@ -213,3 +213,15 @@ def test_benchmark(tmp_path):
         kinds = {"step", "validation", "evaluation", "inpainting"} | ({"plain"} if cell["model"] == "SPVAE" else set())
         assert kinds == set(cell["compile"]) and all(cell[kind]["median"] > 0 for kind in kinds)
         assert cell["start"] > 0 and cell["step_floor"]["sum"] > 0 and cell["evaluation_floor"]["sum"] > 0
+
+
+def test_benchmark_of_some_kinds(tmp_path):
+    out, _ = run("benchmark.py", "--models=VAE", "--likelihoods=discrete", "--repeats=1", "--kinds=validation",
+                 f"--json={tmp_path / 'b.json'}")
+    cell, = json.loads((tmp_path / "b.json").read_text())["cells"]
+    assert set(cell) == {"model", "likelihood", "validation_images", "step", "validation", "compile"}
+    header, row = out[out.index("step ms") - 24:].splitlines()[:2]
+    assert len(row) == len(header) and row.count("–") == 7, out  # one stands between min and max
+    _, err = run("benchmark.py", "--kinds=speed", expect=2)
+    assert err == ("error: kind is 'speed'; it must be one of step, validation, evaluation, inpainting, plain, floors, "
+                   "alone\n")
