@@ -16,7 +16,8 @@ from spvae_tf import benchmark, checkpoint, figures, model
 _MODELS = flags.DEFINE_list("models", list(model.MODELS), "Models.")
 _LIKELIHOODS = flags.DEFINE_list("likelihoods", ["continuous", "discrete"], "continuous, discrete.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds in which the contenders take turns.", lower_bound=1)
-_KINDS = flags.DEFINE_list("kinds", list(benchmark.KINDS), f"What is measured: {', '.join(benchmark.KINDS)}.")
+_KINDS = flags.DEFINE_list("kinds", list(benchmark.KINDS), f"What is measured: {', '.join(benchmark.KINDS)}. "
+                           "step always is.")
 _JSON = flags.DEFINE_string("json", None, "All figures go to this file.")
 _PLOT = flags.DEFINE_string("plot", None, "Also measures how a step grows, and draws it here.")
 

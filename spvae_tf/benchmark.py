@@ -109,7 +109,7 @@ def _alone(name, likelihood, started):
 
 
 def _peak_memory():
-    if tf.config.list_physical_devices("GPU"):
+    if environment.on_gpu():
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -269,8 +269,8 @@ def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5,
         step and an evaluation, "alone" start and peak memory of a process of its own.
 
     Returns:
-      dict of results that JSON can hold: for each likelihood and model the seconds of a step, a validation, an
-      evaluation, an inpainting, the floors of the first and third, compilation, start and peak memory.
+      dict of results that JSON can hold: for each likelihood and model the seconds of what of `kinds` it has, and of
+      compiling it.
 
     Raises:
       InputError: for a kind that does not exist.
@@ -398,10 +398,11 @@ def format_report(report):
     for (likelihood, name), cell in cells.items():
         lines.append(f"{name + ', ' + likelihood:22}" + "".join(
             f"{_text(cell, column):>{width}}" for width, column in COLUMNS.values()))
-    lines += ["validation: 10,000 images at k = 5, as a share of the 128 training batches before it",
-              f"inpainting: the right halves of {INPAINTED} images, posterior mean, k = 100",
-              f"start: from the start of a process to the end of its first {report['batches_per_call']} training "
-              "steps; peak: of that process, validation and evaluation included, on a GPU of its memory"]
+    notes = {"validation": "10,000 images at k = 5, as a share of the 128 training batches before it",
+             "inpainting": f"the right halves of {INPAINTED} images, posterior mean, k = 100",
+             "start": f"from the start of a process to the end of its first {report['batches_per_call']} training "
+                      "steps; peak: of that process, validation and evaluation included, on a GPU of its memory"}
+    lines += [f"{kind}: {note}" for kind, note in notes.items() if any(kind in cell for cell in report["cells"])]
     return "\n".join(lines)
 
 

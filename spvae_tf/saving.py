@@ -11,6 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from spvae_tf.errors import InputError, check_count
+from spvae_tf.model import CPU_ROWS
 
 
 class Served(tf.Module):
@@ -31,7 +32,8 @@ class Served(tf.Module):
         n = tf.TensorSpec([], tf.int32, name="n")
 
         def log_prob(x, observed, seed):
-            return model._streamed(x, observed, tf.constant(num_samples), seed)[0]
+            # chunks for a CPU, whatever the model is exported on: it may be served anywhere
+            return model._streamed(x, observed, tf.constant(num_samples), seed, rows=CPU_ROWS)[0]
 
         def inpaint(x, observed, seed):
             return model._posterior_mean(x, observed, num_samples, seed)

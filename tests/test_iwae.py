@@ -232,6 +232,16 @@ def test_log_prob_is_the_integral(name):
     assert (np.abs(value - exact) < tolerance + 2e-6 * np.abs(exact)).all(), (value, exact, tolerance)
 
 
+def test_a_gpus_larger_chunks_estimate_the_same_integral(monkeypatch):
+    model, plain = models.__wrapped__("SPVAE")  # not compiled yet
+    x = images(model)
+    on_a_cpu = models("SPVAE")[0].log_prob(x, 20_000, seed=10)
+    monkeypatch.setattr("spvae_tf.environment.on_gpu", lambda: True)
+    value, sizes = model.estimate(x, 20_000, seed=10)
+    assert (value.numpy() != on_a_cpu.numpy()).all()  # the noise falls otherwise
+    assert (np.abs(value - exact_log_prob(plain, x)) < 5 * deviation(sizes)).all()
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_marginals_are_the_integral(name):
     model, plain = models(name)

@@ -114,6 +114,14 @@ def test_a_served_model_takes_any_number_of_images():
     assert samples.shape == (5, 8) and len(np.unique(samples[:, 0])) == 5
 
 
+def test_what_a_model_is_exported_on_does_not_matter(monkeypatch):
+    answers = []
+    for on_gpu in (False, True):
+        monkeypatch.setattr("spvae_tf.environment.on_gpu", lambda: on_gpu)  # noqa: B023
+        answers.append(saving.Served(make(), 2000, batch_size=2).log_prob(X, SEEN, make_seed(4)))
+    np.testing.assert_array_equal(*answers)
+
+
 def test_export_refuses_with_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     for path, options, message in ((tmp_path / "file", {}, "exists already"),
