@@ -27,11 +27,11 @@ REFINEMENT_SAMPLES = 5  # of the ELBO that a step of refinement climbs
 REFINEMENT_RATE = 0.2  # Adam's at the first step; falls in a straight line to 0 at the last
 FILLING_ROUNDS = 4  # of an encoder over its unobserved pixels
 
+# images times samples in one chunk of an evaluation: what a CPU's cache holds; what keeps a GPU busy
+CPU_ROWS, GPU_ROWS = 1_000, 20_000
+
 # float32 is float32 on a GPU too, whose matrix units would otherwise round the factors of a product to 10 bits (TF32)
 tf.config.experimental.enable_tensor_float_32_execution(False)
-
-
-CPU_ROWS, GPU_ROWS = 1_000, 20_000  # what a CPU's cache holds; what keeps a GPU busy
 
 
 def evaluation_rows():
@@ -355,6 +355,8 @@ class SPVAE(Queries, keras.Model):
 
     def _streamed(self, x, observed, num_samples, seed, posterior=None, rows=None):
         """The bound of a batch over chunks of samples: encoder and base measure once, decoder once per chunk.
+
+        A chunk has `rows` images times samples, evaluation_rows() by default.
 
         Returns:
           (log_prob [batch], effective sample sizes and leaf bounds [batch, leaf regions, components]).

@@ -232,6 +232,10 @@ def test_log_prob_is_the_integral(name):
     assert (np.abs(value - exact) < tolerance + 2e-6 * np.abs(exact)).all(), (value, exact, tolerance)
 
 
+def test_products_on_a_gpu_are_of_float32():
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()  # by default they are of TF32
+
+
 def test_a_gpus_larger_chunks_estimate_the_same_integral(monkeypatch):
     model, plain = models.__wrapped__("SPVAE")  # not compiled yet
     x = images(model)
