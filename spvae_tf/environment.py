@@ -22,7 +22,7 @@ def device():
         gpu = tf.config.list_physical_devices("GPU")[0]
         return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} core{'s' * (cores > 1)}"
+    return f"{_processor()}, {cores} core{'' if cores == 1 else 's'}"
 
 
 def _processor():
