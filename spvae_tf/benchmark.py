@@ -416,7 +416,7 @@ def format_report(report):
 # title -> (width, text from a cell)
 COLUMNS = {
     "step ms": (9, lambda c: f"{1e3 * c['step']['median']:.2f}"),
-    "(min–max)": (15, lambda c: f"({1e3 * c['step']['min']:.2f}–{1e3 * c['step']['max']:.2f})"),
+    "(min–max)": (17, lambda c: f"({1e3 * c['step']['min']:.2f}–{1e3 * c['step']['max']:.2f})"),
     "× floor": (9, lambda c: f"{c['step']['median'] / c['step_floor']['sum']:.2f}"),
     "validation": (12, lambda c: f"{validation_share(c):.0%}"),
     "compile s": (11, lambda c: f"{c['compile']['step']:.1f}"),
