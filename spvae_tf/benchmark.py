@@ -293,7 +293,8 @@ def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5,
         for kind in TIMED:
             interleave([c[kind] for c in contenders.values() if kind in c["first"]], repeats)
         for name, contender in contenders.items():
-            cell = dict(model=name, likelihood=likelihood) | _summarise(contender)
+            cell = dict(model=name, likelihood=likelihood, validation_images=len(dataset.validation))
+            cell |= _summarise(contender)
             if "floors" in kinds:
                 cell |= _floors(contender["trainer"], repeats)
             if "alone" in kinds:

@@ -219,7 +219,8 @@ def test_benchmark_of_some_kinds(tmp_path):
     out, _ = run("benchmark.py", "--models=VAE", "--likelihoods=discrete", "--repeats=1", "--kinds=validation",
                  f"--json={tmp_path / 'b.json'}")
     cell, = json.loads((tmp_path / "b.json").read_text())["cells"]
-    assert set(cell) == {"model", "likelihood", "step", "validation", "compile"}
+    assert set(cell) == {"model", "likelihood", "validation_images", "step", "validation", "compile"}
+    assert cell["validation_images"] == 10_000  # as many as are said to be, not the 1,000 of the sample
     header, row = out[out.index("step ms") - 24:].splitlines()[:2]
     assert len(row) == len(header) and row.count("–") == 7, out  # one stands between min and max
     _, err = run("benchmark.py", "--kinds=speed", expect=2)
