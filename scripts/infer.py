@@ -51,12 +51,21 @@ def images(config, mask):
     if not _IMAGES.value:
         if _DATA_DIR.value:
             config.data_dir = _DATA_DIR.value
-        test = experiment.load_data(config).test[:_NUM_IMAGES.value or 64]
+        test = experiment.load_data(config).test
+        check_number(len(test), "the test set has")
+        test = test[:_NUM_IMAGES.value or 64]
         observed = None if mask is None else answers.read_mask(mask, len(test), config.image_shape)
         return test, [str(number) for number in range(len(test))], observed
     round_pixels = config.dataset != "svhn_cropped" if config.round_pixels is None else config.round_pixels
     found = answers.read_images(_IMAGES.value, config.image_shape, config.likelihood, round_pixels, _SEED.value, mask)
+    check_number(len(found[0]), f"{_IMAGES.value} holds")
     return [part[:_NUM_IMAGES.value] for part in found]
+
+
+def check_number(there, where):
+    """Refuses to answer for fewer images than were asked about."""
+    if _NUM_IMAGES.value and _NUM_IMAGES.value > there:
+        raise InputError(f"--num_images is {_NUM_IMAGES.value}; {where} {there}")
 
 
 if __name__ == "__main__":

@@ -131,23 +131,25 @@ def run_name(config):
     Returns:
       str, usable as a file name.
     """
-    changed = [f"{key}={_short(value)}" for key, value in changes(config).items()]
     dataset = f"npz_{Path(config.dataset).stem}" if str(config.dataset).endswith(".npz") else config.dataset
     return "-".join([config.model, dataset, config.likelihood, config.preset, f"h{config.hidden_units}",
-                     f"z{config.latent_dim}", *changed, f"seed{config.seed}"]).lower()
+                     f"z{config.latent_dim}", *changes_as_text(config), f"seed{config.seed}"]).lower()
 
 
 def picture_name(config):
-    """A name for pictures of a run: its model, data, protocol and seed.
+    """A name for pictures of a run: its model, data, protocol and seed, and what else was set.
 
     Args:
-      config: configuration.
+      config: resolved configuration.
 
     Returns:
       str, usable as a file name.
     """
+    plain = make_config(config.model, config.dataset, config.likelihood)
+    sizes = [f"{short}{config[key]}" for short, key in (("h", "hidden_units"), ("z", "latent_dim"))
+             if config[key] != plain[key]]
     return "_".join([config.model, dataset_name(config.dataset), config.likelihood, config.protocol,
-                     f"seed{config.seed}"]).lower()
+                     *sizes, *changes_as_text(config), f"seed{config.seed}"]).lower()
 
 
 def changes(config):
@@ -165,8 +167,19 @@ def changes(config):
     return {key: config[key] for key, value in resolve(plain).items() if key not in named and config[key] != value}
 
 
-def _short(value):
-    return hashlib.sha256(value.encode()).hexdigest()[:8] if str(value).startswith("{") else value
+def changes_as_text(config):
+    """What `changes` finds, for names.
+
+    Args:
+      config: resolved configuration.
+
+    Returns:
+      list of str "key=value", usable in file names; of a region graph a hash.
+    """
+    def short(value):
+        return hashlib.sha256(value.encode()).hexdigest()[:8] if str(value).startswith("{") else value
+
+    return [f"{key}={short(value)}" for key, value in changes(config).items()]
 
 
 def as_recorded(config):

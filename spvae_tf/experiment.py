@@ -14,7 +14,7 @@ from spvae_tf.data import dataset_name, load_dataset
 from spvae_tf.errors import InputError
 from spvae_tf.model import build_model
 from spvae_tf.region_graph import RegionGraph
-from spvae_tf.training import Compiled, Trainer
+from spvae_tf.training import Compiled, NonFiniteError, Trainer
 
 MODELS_KEPT = 4  # compiled; a sweep takes two models and two likelihoods in turn
 
@@ -38,11 +38,18 @@ def load_data(config):
     """The data set of a configuration.
 
     Args:
-      config: configuration.
+      config: configuration; that of a run (`load_config`) knows what a user's own images were.
 
     Returns:
       data.Dataset.
+
+    Raises:
+      InputError: when the data cannot be read, or the file holds other images than those the run was trained on.
     """
+    wanted, found = config.get("dataset_sha256"), configuration.content(config).get("dataset_sha256")
+    if wanted and found and wanted != found:
+        raise InputError(f"{config.dataset} has changed since the run was trained: its dataset_sha256 is {found!r}, "
+                         f"not {wanted!r}")
     return load_dataset(config.dataset, config.likelihood, data_dir=config.data_dir, seed=config.data_seed,
                         train_fraction=config.train_fraction, round_pixels=config.round_pixels)
 
@@ -121,6 +128,10 @@ def _claim(workdir, config, dataset):
     path = Path(workdir) / checkpoint.CONFIG
     wanted = config.to_dict() | configuration.content(config) | {
         "image_shape": list(dataset.image_shape), "num_train": len(dataset.train)}
+    begun = (Path(workdir) / checkpoint.CHECKPOINT).exists()
+    if begun and not path.exists():
+        raise InputError(f"{workdir} holds a checkpoint, but no {checkpoint.CONFIG} that says of what run; choose "
+                         "another --workdir or delete that folder")
     begun_with = dict(device=environment.device(), versions=environment.versions(), commit=environment.commit())
     if path.exists():
         found = _read_config(workdir)
@@ -129,8 +140,8 @@ def _claim(workdir, config, dataset):
         if differing:
             key = "protocol" if "protocol" in differing else differing[0]
             raise InputError(f"{workdir} holds a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
-                             "choose another --workdir or delete it")
-        if (Path(workdir) / checkpoint.CHECKPOINT).exists():  # else it begins anew
+                             "choose another --workdir or delete that folder")
+        if begun:  # else it begins anew
             begun_with |= {key: found[key] for key in begun_with if key in found}
     checkpoint.write_text(path, json.dumps(wanted | begun_with, indent=1) + "\n")
 
@@ -175,12 +186,14 @@ def load(workdir):
       SPVAE.
 
     Raises:
-      InputError: when the folder holds no run or a damaged one.
+      InputError: when the folder holds no run, a damaged one, or one that failed before its first validation.
     """
     config = load_config(workdir)
     model = make_model(config, tuple(config.image_shape))
     path = Path(workdir) / checkpoint.CHECKPOINT
-    arrays, _ = checkpoint.restore(path)
+    arrays, state = checkpoint.restore(path)
+    if not state.get("best_step"):
+        raise InputError(f"the run in {workdir} failed before its first validation; it holds no trained model")
     checkpoint.assign(model.trainable_variables, arrays["best"], path)
     return model
 
@@ -227,6 +240,9 @@ def evaluate(model, images, num_samples, seed=0, refinements=0):
 
     Returns:
       Evaluation.
+
+    Raises:
+      NonFiniteError: when the bound of an image is NaN or infinite.
     """
     with tqdm(total=len(images), unit="image", desc=f"k={num_samples}", disable=None, leave=False) as bar:
         def progress(done, log_probs):
@@ -235,6 +251,9 @@ def evaluate(model, images, num_samples, seed=0, refinements=0):
 
         values = model.estimate(images, num_samples, seed=seed, refinements=refinements,
                                 progress=progress)[0].numpy().astype(np.float64)
+    if not np.isfinite(values).all():
+        image = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise NonFiniteError(f"the bound of test image {image} is {values[image]} (k = {num_samples})")
     stderr = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return Evaluation(float(values.mean()), float(stderr), num_samples, len(values), values)
 
@@ -257,7 +276,7 @@ def run(config, results_dir, dataset=None, test=True, on_validation=None, kept=N
 
     Raises:
       InputError: for a wrong configuration, or a record of the same name made with another one.
-      NonFiniteError: at a NaN or infinity in training.
+      NonFiniteError: at a NaN or infinity in training or in a test.
     """
     config = configuration.resolve(config)
     record = finished(config, results_dir)

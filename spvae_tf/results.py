@@ -114,6 +114,9 @@ def check_row(row, fields=FIELDS):
             raise InputError(f"{field} is {row[field]!r}; it must be one of {', '.join(allowed)}")
     if row["test_ll"] is not None and None in (row[field] for field in TEST_FIELDS):
         raise InputError("only a part of the test is there")
+    for field in ("test_ll_k5", "test_ll"):  # a validation may be NaN: the run diverged
+        if row[field] is not None and not math.isfinite(row[field]):
+            raise InputError(f"{field} is {row[field]}; it must be finite")
 
 
 def write_table(path, records, fields=FIELDS):

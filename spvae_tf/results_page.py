@@ -56,12 +56,13 @@ def readme_blocks(results_dir):
 
 
 def _useful_rows(results_dir):
-    """The rows of usefulness.csv at Table 2's sizes."""
-    def has_table2_sizes(row):
+    """The rows of usefulness.csv at Table 2's sizes and settings."""
+    def is_table2s(row):
         cell = paper.PAPER.get((row["model"], row["dataset"], row["likelihood"]))
-        return cell is not None and (row["hidden_units"], row["latent_dim"]) == (cell.hidden_units, cell.latent_dim)
+        found = row["hidden_units"], row["latent_dim"], row["changes"]
+        return cell is not None and found == (cell.hidden_units, cell.latent_dim, usefulness.NOTHING)
 
-    return list(filter(has_table2_sizes, usefulness.read(Path(results_dir) / "usefulness.csv")))
+    return list(filter(is_table2s, usefulness.read(Path(results_dir) / "usefulness.csv")))
 
 
 def fill(text, blocks):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from spvae_tf import configuration, experiment, figures, grid, results, tables
+from spvae_tf import checkpoint, configuration, experiment, figures, grid, results, tables
 from spvae_tf.errors import InputError
 
 # paper: in steps of 10 % from 100 % to 10 %, then exponentially to 0.5 % in three steps. released: the authors' code's.
@@ -163,6 +163,14 @@ def write_sweep(folder):
     def model_of(record):
         return tuple(record[key] for key in ("model", "dataset", "likelihood", "preset"))
 
+    with checkpoint.lock(folder, wait=True):  # or a record that another process adds meanwhile would be missing
+        rows = _sweep_rows(folder)
+        swept = {model_of(row) for row in rows if row["train_fraction"] < 1}
+        results.write_table(path_of(folder), [row for row in rows if model_of(row) in swept], FIELDS)
+
+
+def _sweep_rows(folder):
+    """The records of all fractions, 1 included, of a grid the winners'."""
     rows, points, records = [], [], {}
     for record in results.read_records(folder):
         config = configuration.resolve(configuration.recorded_config(record))
@@ -179,8 +187,7 @@ def write_sweep(folder):
         whole = grid.CrossValidation(grid.points(validation.points[0]))
         if whole.is_over(records) and (winner := whole.winner(records)):
             rows.append(records[configuration.run_name(winner)])
-    swept = {model_of(row) for row in rows if row["train_fraction"] < 1}
-    results.write_table(path_of(folder), [row for row in rows if model_of(row) in swept], FIELDS)
+    return rows
 
 
 def path_of(folder):

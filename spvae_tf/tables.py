@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from spvae_tf import configuration, data, environment, experiment, grid, paper, results
+from spvae_tf import checkpoint, configuration, data, environment, experiment, grid, paper, results
 from spvae_tf.errors import InputError
 from spvae_tf.model import MODELS, build_model, canonical_name
 
@@ -223,14 +223,17 @@ def _with_data(configs, results_dir):
       (configurations, dict name -> failure of those without data).
     """
     folder, failures = Path(results_dir) / configs[0].protocol, {}
-    unseen = {c.dataset: c for c in configs if c.dataset in data.OFFICIAL_SIZES and c.data_dir is None
-              and results.read_record(folder, configuration.run_name(c)) is None}
-    for dataset, config in unseen.items():
-        sample, affected = f"{dataset}_sample", [c for c in configs if c.dataset == dataset]
+    unseen = {}
+    for c in configs:
+        if (c.dataset in data.OFFICIAL_SIZES and c.data_dir is None
+                and results.read_record(folder, configuration.run_name(c)) is None):
+            unseen.setdefault(c.dataset, []).append(c)
+    for dataset, affected in unseen.items():
+        sample = f"{dataset}_sample"
         try:
-            experiment.load_data(config)
+            experiment.load_data(affected[0])
         except InputError as error:
-            if sample in data.DATASETS and config.max_batches:
+            if sample in data.DATASETS and affected[0].max_batches:
                 print(f"{error}\n{dataset} is not at hand: these bounded runs take the embedded {sample} instead, and "
                       "are recorded as what they are", file=sys.stderr)
                 for c in affected:
@@ -354,7 +357,8 @@ def write_table1(folder):
     Args:
       folder: `<results_dir>/<protocol>`.
     """
-    results.write_table(Path(folder) / "table1.csv", table1_records(folder))
+    with checkpoint.lock(folder, wait=True):  # or a record that another process adds meanwhile would be missing
+        results.write_table(Path(folder) / "table1.csv", table1_records(folder))
 
 
 def format_table1(records):

@@ -115,7 +115,7 @@ class Compiled:
         self._fresh = [v.numpy() for v in self.optimizer.variables]
         self.update = tf.function(self._update, jit_compile=True, autograph=False)
         self.bounds = tf.function(self._bounds, jit_compile=True, autograph=False)
-        self.noise = tf.function(iwae.standard_normal, jit_compile=True, autograph=False)
+        self.noise = tf.function(self._noise, jit_compile=True, autograph=False)
 
     def restart(self, model):
         """Takes the weights of another model of the same make, and a fresh optimiser.
@@ -130,13 +130,16 @@ class Compiled:
 
     def _update(self, x, log_base, words):
         """One gradient ascent step on the mean bound of a batch; returns the bound, nats per image."""
-        noise = iwae.standard_normal(words)
+        noise = self._noise(words)
         with tf.GradientTape() as tape:
             bound = tf.reduce_mean(self.model.bound(x, log_base, noise))
             loss = -bound
         variables = self.model.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
         return bound
+
+    def _noise(self, words):
+        return iwae.standard_normal(words, self.model.variable_dtype)
 
     def _bounds(self, x, log_base, noise):
         """The sum of the bounds of some images."""
@@ -168,9 +171,9 @@ class Trainer:
 
     def _place(self, images):
         """The images on the device, and their base measure, which no parameter changes."""
-        base = [self.model.log_base(tf.constant(images[start:start + BASE_BATCH]))
-                for start in range(0, len(images), BASE_BATCH)]
-        return tf.constant(images), tf.concat(base, 0)
+        images = tf.cast(images, self.model.variable_dtype)
+        base = [self.model.log_base(images[start:start + BASE_BATCH]) for start in range(0, len(images), BASE_BATCH)]
+        return images, tf.concat(base, 0)
 
     # --- compiled -----------------------------------------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class Trainer:
     def _run_block(self, indices, first_step):
         """Batches `indices` [n, batch_size] one after the other; returns their bounds [n]."""
         return tf.map_fn(lambda n: self.compiled.update(*self._batch(indices[n], first_step + n)),
-                         tf.range(tf.shape(indices)[0]), fn_output_signature=tf.float32)
+                         tf.range(tf.shape(indices)[0]), fn_output_signature=self.model.variable_dtype)
 
     def _run_validation(self, step):
         """The mean bound of the whole validation set, nats per image.
@@ -199,7 +202,8 @@ class Trainer:
         noise = self.compiled.noise(iwae.random_words(
             self.model.noise_shape(self.config.train_samples, size), self._seed_of(VALIDATION, step)))
         total = tf.reduce_sum(tf.map_fn(lambda start: self._sum_of_bounds(start, size, noise),
-                                        tf.range(0, count - size + 1, size), fn_output_signature=tf.float32))
+                                        tf.range(0, count - size + 1, size),
+                                        fn_output_signature=self.model.variable_dtype))
         if rest:
             total += self._sum_of_bounds(count - rest, rest, noise[:, :, :rest])
         return total / count
@@ -222,13 +226,18 @@ class Trainer:
 
         Raises:
           NonFiniteError: at a NaN or infinity; the checkpoint is that of the last good validation.
-          InputError: when the run in the folder is past `config.max_batches` already, or its checkpoint is damaged.
+          InputError: when the run in the folder is past `config.max_batches` already, or was ended between two
+            validations and shall go on, or its checkpoint is damaged.
         """
         self.resume()
         config, last_save = self.config, time.monotonic()
         if config.max_batches and self.step > config.max_batches:
             raise InputError(f"max_batches is {config.max_batches}; the run in {self.workdir} "
                              f"has had {self.step} already")
+        if self.step % config.validate_every and not self.finished:  # the validation there would count as one more
+            raise InputError(f"the run in {self.workdir} was ended after {self.step} batches, between two validations, "
+                             f"which are every {config.validate_every}; it cannot go on as if it had not been: choose "
+                             "another folder or delete that one")
         # disable=None: quiet where standard error is no terminal
         with tqdm(total=config.max_batches, initial=self.step, unit="batch", disable=None, leave=False) as bar:
             while not self.finished:
@@ -344,7 +353,7 @@ class Trainer:
         """The name of the first tensor of a training step that is not finite, or None."""
         model = self.model
         x, log_base, words = self._batch(indices, step)
-        noise = iwae.standard_normal(words)
+        noise = self.compiled.noise(words)
         with tf.GradientTape() as tape:
             mean, precision = model.encode(x)
             log_weights = model.log_weights(x, (mean, precision), noise)

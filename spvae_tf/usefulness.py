@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spvae_tf import checkpoint, environment, experiment, figures, results
+from spvae_tf import checkpoint, configuration, environment, experiment, figures, results
 from spvae_tf.answers import HIDDEN_HALVES, read_mask
 from spvae_tf.errors import InputError
 
@@ -13,9 +13,10 @@ PROBES, POOL = 5, 20_000  # probes for each of them at most, on disjoint parts o
 PENALTIES = 10.0 ** np.arange(-6, 3)  # of the ridge regression, times the mean square of the features
 IMAGE, HALF, PROBE = "log p(image)", "log p(hidden half | visible half)", "accuracy of a linear probe on "
 AMORTISED, FITTED = "q(z | x) of the encoder", "q(z | x) fitted to each image"
-FIELDS = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim", "train_fraction", "seed",
-          "task", "setting", "value", "stderr", "repeats", "num_samples", "refinements", "value_at_half", "num_images",
-          "device", "versions", "commit")
+NOTHING = "nothing"
+FIELDS = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim", "train_fraction", "changes",
+          "seed", "task", "setting", "value", "stderr", "repeats", "num_samples", "refinements", "value_at_half",
+          "num_images", "device", "versions", "commit")
 
 
 def hidden_halves(model, images, num_samples, refinements, seed=0, halves=HIDDEN_HALVES):
@@ -106,6 +107,7 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinement
       list of dicts with the keys FIELDS: log p(image) by the encoder's q and by one fitted to each image, for each half
       the conditional, all in nats per image, and for each number of labels the accuracy of probes on `embed` and, for
       comparison, on the pixels. `stderr` is over images, or over `repeats` probes, each from other labelled images.
+      `changes` says what was set besides the fields before it and the seed, or NOTHING.
 
     Raises:
       InputError: when the folder holds no run, or probes are asked for and the images have no labels.
@@ -117,8 +119,8 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinement
         raise InputError(f"data set {dataset.name} has no labels of its training and test images")
     common = dict(model=config.model, dataset=dataset.name, likelihood=config.likelihood, protocol=config.protocol,
                   hidden_units=config.hidden_units, latent_dim=config.latent_dim,
-                  train_fraction=config.train_fraction, seed=config.seed, device=environment.device(),
-                  versions=environment.versions(), commit=environment.commit())
+                  train_fraction=config.train_fraction, changes=_changes(config), seed=config.seed,
+                  device=environment.device(), versions=environment.versions(), commit=environment.commit())
     images, rows = dataset.test[:num_images], []
 
     def add(task, setting, values, steps, values_at_half):
@@ -146,6 +148,13 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinement
             rows.append(common | dict(task=PROBE + kind, setting=number, value=round(found.mean(), 4),
                                       stderr=round(stderr, 4), repeats=len(found), num_images=len(dataset.test)))
     return rows
+
+
+def _changes(config):
+    """What was set besides cell, sizes, seed and fraction: a run so is another run."""
+    limit = [] if config.max_batches is None else [f"max_batches={config.max_batches}"]
+    changed = [text for text in configuration.changes_as_text(config) if not text.startswith("train_fraction=")]
+    return ", ".join(changed + limit) or NOTHING
 
 
 def read(path):

@@ -258,6 +258,14 @@ def test_bounded_runs_take_the_sample_by_its_own_name(offline, tmp_path, capsys)
     assert "mnist is not at hand: these bounded runs take the embedded mnist_sample" in capsys.readouterr().err
 
 
+def test_what_was_run_on_the_whole_is_not_run_again_on_the_sample(offline, monkeypatch, tmp_path):
+    configs = tables.table1_configs("tuned", "paper", ["VAE"], ["mnist"], ["discrete"], [0, 1], max_batches=256)
+    there = configuration.run_name(configs[0])
+    monkeypatch.setattr(results, "read_record", lambda folder, name: {} if name == there else None)
+    configs, _ = tables._with_data(configs, tmp_path)
+    assert [c.dataset for c in configs] == ["mnist", "mnist_sample"]
+
+
 @pytest.mark.parametrize("max_batches, data_dir", [(None, None), (256, "somewhere")])
 def test_the_whole_is_never_replaced_otherwise(offline, tmp_path, max_batches, data_dir):
     configs = tables.table1_configs("tuned", "paper", ["VAE"], ["mnist"], ["continuous"], [0], max_batches=max_batches,

@@ -193,7 +193,9 @@ def test_refuses_files_with_one_line(folder, tmp_path):
 
 def test_bad_commands_are_one_line_and_write_nothing(folder, tmp_path):
     cases = [(("paint",), "'paint' is no command; it must be one of sample, inpaint"),
-             (("sample", "score"), "'sample score' is no command"), (("inpaint", "--mask=middle"), "mask is 'middle'")]
+             (("sample", "score"), "'sample score' is no command"), (("inpaint", "--mask=middle"), "mask is 'middle'"),
+             (("score", "--num_images=5000"), "--num_images is 5000; the test set has "),
+             (("embed", "--num_images=4", f"--images={folder / 'pictures'}"), "--num_images is 4; ")]
 
     def attempt(arguments):
         return run(folder, f"--out={tmp_path / 'out'}", *arguments)

@@ -113,12 +113,12 @@ def test_command_line_trains_and_draws(tmp_path):
     results = tmp_path / "results"
     run("--preset=mini", f"--dataset={tmp_path / 'mine.npz'}", "--max_batches=2", "--steps=3",
         f"--results_dir={results}")
-    with open(results / "paper" / "latent_space_spvae_mine_continuous_paper_seed0.csv", newline="") as file:
+    with open(results / "paper" / "latent_space_spvae_mine_continuous_paper_z2_seed0.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 16 and all(abs(float(r["left"]) + float(r["right"]) - 1) < 2e-4 for r in rows)
     workdir, = (results / "paper" / "runs").iterdir()
     assert experiment.load_config(workdir).latent_dim == 2
-    picture = results / "figures" / "latent_space_spvae_mine_continuous_paper_seed0.png"
+    picture = results / "figures" / "latent_space_spvae_mine_continuous_paper_z2_seed0.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     np.savez(tmp_path / "unlabelled.npz", **arrays)
     refused = run("--preset=mini", f"--dataset={tmp_path / 'unlabelled.npz'}", f"--results_dir={tmp_path / 'new'}",

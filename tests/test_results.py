@@ -6,6 +6,7 @@ import math
 import statistics
 import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
@@ -224,6 +225,7 @@ def test_damaged_record_is_named_and_left_out(tmp_path, content):
     (dict(num_train=None), "num_train is None"), (dict(val_ll_k5="good"), "val_ll_k5 is 'good'"),
     (dict(seed="0"), "seed is '0'"), (dict(device=7), "device is 7"), (dict(model="GAN"), "model is 'GAN'"),
     (dict(protocol="mine"), "protocol is 'mine'"), (dict(num_samples=None), "only a part of the test"),
+    (dict(test_ll=math.nan), "test_ll is nan"), (dict(test_ll_k5=-math.inf), "test_ll_k5 is -inf"),
     (dict(config={"protocol": "mine"}), "protocol is 'mine'"), (dict(config={"seed": 1}), "seed is 0, but 1"),
     (dict(config={"batch_size": "many"}), "'<' not supported"), (dict(config=7), "'int'")])
 def test_record_that_means_nothing_is_named_and_left_out(tmp_path, damage, what):
@@ -314,6 +316,36 @@ def test_table1_as_text():
     assert lines[2].split()[0] == "SPVAE" and lines[2].split()[-1] == "—"
     assert lines[3].split()[0] == "VAE" and lines[3].split()[-1] == "-8"
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize("write, name", [(tables.write_table1, "table1.csv"),
+                                         (sweep.write_sweep, "low_data_sweep.csv")])
+def test_tables_wait_for_each_other(tmp_path, write, name):
+    """Another process between its reading and its writing: this one reads after it, and misses no record."""
+    part = dict(train_fraction=0.5)
+    config = configuration.resolve(configuration.make_config()).to_dict() | dict(hidden_units=30, latent_dim=25)
+    for number, change in enumerate((dict(), part)):
+        results.write_record(tmp_path, f"r{number}", make_record(
+            preset="single", num_train=50_000 - number, config=config | change))
+    with checkpoint.lock(tmp_path):
+        other = threading.Thread(target=write, args=[tmp_path])
+        other.start()
+        other.join(0.5)
+        assert other.is_alive() and not (tmp_path / name).exists()
+        results.write_record(tmp_path, "late", make_record(preset="single", seed=1, config=config | dict(seed=1)))
+    other.join()
+    assert 1 in {row["seed"] for row in results.read_table(tmp_path / name)}
+
+
+def test_picture_names_tell_runs_apart():
+    def name(**overrides):
+        config = configuration.make_config("SPVAE", "mnist", "discrete")
+        config.update(overrides)
+        return configuration.picture_name(configuration.resolve(config))
+    assert name() == "spvae_mnist_discrete_paper_seed0"
+    assert name(latent_dim=2) == "spvae_mnist_discrete_paper_z2_seed0"
+    assert name(hidden_units=8, train_fraction=0.1, seed=3) == "spvae_mnist_discrete_paper_h8_train_fraction=0.1_seed3"
+    assert name(learning_rate=0.5, patience=60) == "spvae_mnist_discrete_paper_learning_rate=0.5_patience=60_seed0"
 
 
 def test_run_names_tell_runs_apart():
@@ -493,6 +525,38 @@ def test_own_images_are_known_by_their_content(tmp_path):
     (tmp_path / "paper" / "records" / f"{name_of(config)}.json").unlink()
     with pytest.raises(InputError, match="holds a run with dataset_sha256="):
         experiment.run(config, tmp_path, make_dataset())
+
+
+def test_run_knows_the_images_it_was_trained_on(tmp_path):
+    path, rng = tmp_path / "mine.npz", np.random.default_rng(0)
+
+    def write():
+        np.savez(path, **{f"x_{split}": rng.integers(0, 256, [9, 12, 12], np.uint8)
+                          for split in ("train", "validation", "test")})
+    write()
+    experiment.train(make_config(dataset=str(path), max_batches=2), tmp_path / "run")
+    assert len(experiment.load_data(experiment.load_config(tmp_path / "run")).test) == 9
+    write()
+    with pytest.raises(InputError, match="mine.npz has changed since the run was trained: its dataset_sha256 is "):
+        experiment.load_data(experiment.load_config(tmp_path / "run"))
+
+
+def test_run_that_never_validated_holds_no_model(tmp_path):
+    dataset = make_dataset()
+    dataset.train[:] = np.nan
+    with pytest.raises(training.NonFiniteError):
+        experiment.train(make_config(), tmp_path / "run", dataset)
+    with pytest.raises(InputError, match="run failed before its first validation; it holds no trained model"):
+        experiment.load(tmp_path / "run")
+
+
+def test_checkpoint_of_nobody_knows_what_is_not_gone_on_with(tmp_path):
+    experiment.train(make_config(max_batches=2), tmp_path / "run", make_dataset())
+    (tmp_path / "run" / "config.json").unlink()
+    before = files(tmp_path)
+    with pytest.raises(InputError, match="holds a checkpoint, but no config.json .* delete that folder"):
+        experiment.train(make_config(seed=7, learning_rate=0.5), tmp_path / "run", make_dataset())
+    assert files(tmp_path) == before
 
 
 def test_folder_of_a_run_is_one_processs(tmp_path):
@@ -744,6 +808,10 @@ def test_evaluation_counts_every_image(monkeypatch):
     assert result.stderr == pytest.approx(statistics.stdev([-1, 3, 4]) / math.sqrt(3))
     np.testing.assert_allclose(result.per_image, [4, 8, 9])
     assert math.isnan(experiment.evaluate(Model(), images[:1], 5).stderr)
+    for wrong in (math.nan, -math.inf):
+        images[1] = wrong
+        with pytest.raises(training.NonFiniteError, match=f"^the bound of test image 1 is {wrong} .k = 5.$"):
+            experiment.evaluate(Model(), images, 5)
 
 
 def test_reproduce_table1_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):

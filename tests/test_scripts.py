@@ -71,7 +71,7 @@ def test_evaluate(workdir):
 
 def test_picture_of_a_run_is_named_after_it(workdir, tmp_path):
     out, _ = run("pictures.py", "--pictures=samples", f"--workdir={workdir}", f"--out_dir={tmp_path}")
-    assert out.strip() == str(tmp_path / "samples_spvae_mine_continuous_paper_seed0.png")
+    assert out.strip() == str(tmp_path / "samples_spvae_mine_continuous_paper_h4_z2_validate_every=8_seed0.png")
 
 
 def test_the_libraries_own_log_is_quiet_unless_asked_for():

@@ -399,7 +399,7 @@ def test_miniatures_of_figures_2_and_3_take_less_than_ten_minutes_of_one_core(tm
         [sys.executable, "scripts/latent_space.py", f"--workdir={workdir}", f"--results_dir={tmp_path / 'again'}"],
         cwd=ROOT, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    latent = "latent_space_spvae_mnist_sample_continuous_paper_seed0"
+    latent = "latent_space_spvae_mnist_sample_continuous_paper_z2_seed0"
     tables_of_both = [(tmp_path / folder / "paper" / f"{latent}.csv").read_bytes() for folder in (".", "again")]
     assert tables_of_both[0] == tables_of_both[1]
     rows = results.read_table(tmp_path / "paper" / "low_data_sweep.csv")

@@ -1,11 +1,13 @@
 """Training: batch streams, early stopping, exact resumption, Adam, and what happens at a NaN."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from spvae_tf import checkpoint, configuration, results, training
 from spvae_tf.data import Dataset, load_dataset
+from spvae_tf.errors import InputError
 from spvae_tf.model import build_model
 from spvae_tf.training import Compiled, NonFiniteError, Trainer, epochs, make_stream, restarted
 
@@ -188,6 +190,18 @@ def test_max_batches(tmp_path):
     assert [row["batch"] for row in trainer.run()] == [BLOCK, 2 * BLOCK, 2 * BLOCK + 1]
 
 
+def test_run_ended_between_validations_is_not_gone_on_with(tmp_path):
+    """The validation at its end would count in early stopping, and the run would not be the one without a limit."""
+    trainer = make_trainer(tmp_path, max_batches=BLOCK + 1)
+    script(trainer, [-1.0, -2.0])
+    trainer.run()
+    before = trainer.path.read_bytes()
+    make_trainer(tmp_path, max_batches=BLOCK + 1).run()  # it is finished
+    with pytest.raises(InputError, match=f"ended after {BLOCK + 1} batches, between two validations, which are every "):
+        make_trainer(tmp_path, max_batches=4 * BLOCK).run()
+    assert trainer.path.read_bytes() == before
+
+
 def test_log_file_holds_the_history(tmp_path):
     trainer = make_trainer(tmp_path)
     script(trainer, [-1.25, -2.5, 0.125, -4.0])
@@ -246,6 +260,19 @@ def test_same_seed_same_curve_however_often_continued(tmp_path, eagerly, stream)
 
 def test_compiled_equals_eager(tmp_path, eagerly, uninterrupted):
     history = make_trainer(tmp_path, stream="restarted").run()
+    np.testing.assert_allclose(curve(history), curve(uninterrupted.history), rtol=1e-4)
+
+
+def test_trains_in_double_precision(tmp_path, uninterrupted):
+    start = weights_of(make_trainer(tmp_path))
+    keras.config.set_dtype_policy("float64")
+    try:
+        trainer = make_trainer(tmp_path, stream="restarted")
+        checkpoint.assign(trainer.model.trainable_variables, [a.astype(np.float64) for a in start], "")
+        history = trainer.run()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert all(weights.dtype == np.float64 for weights in weights_of(trainer))
     np.testing.assert_allclose(curve(history), curve(uninterrupted.history), rtol=1e-4)
 
 

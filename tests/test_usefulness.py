@@ -78,8 +78,9 @@ def test_rows_are_replaced_not_doubled(tmp_path):
     usefulness.write(path, [row | dict(value=0.75), row | dict(seed=1)])
     found = results.read_table(path)
     assert [(r["seed"], r["setting"], r["value"]) for r in found] == [(0, 100, 0.75), (0, "left", 0.5), (1, 100, 0.5)]
-    usefulness.write(path, [row | dict(train_fraction=0.1), row | dict(hidden_units=8)])
-    assert len(usefulness.read(path)) == 5  # another part of the images and other sizes are other runs
+    usefulness.write(path, [row | change for change in (dict(train_fraction=0.1), dict(hidden_units=8),
+                                                        dict(changes="patience=60"))])
+    assert len(usefulness.read(path)) == 6  # another part of the images, other sizes and settings are other runs
 
 
 def test_csv_with_other_columns_is_refused(tmp_path):
@@ -160,6 +161,7 @@ def test_figures_of_a_run(workdir):
             if field == "value":
                 assert row["stderr"] == pytest.approx(values.std(ddof=1) / np.sqrt(10), abs=1e-3)
     assert all(row["seed"] == 4 and 0 <= row["value"] <= 1 for row in rows[6:])
+    assert {row["changes"] for row in rows} == {"batch_size=4, delta=2, validate_every=1, max_batches=1"}
     lines = usefulness.table_lines(rows + [row | dict(seed=5, value=row["value"] + 0.5) for row in rows])
     assert lines[0] == ["data, protocol", "task", "setting", "SPVAE"] and len(lines) == 1 + len(rows)
     assert lines[1][1:3] == [usefulness.IMAGE, usefulness.AMORTISED]
