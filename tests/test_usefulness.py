@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spvae_tf import build_model, configuration, data, experiment, figures, results, usefulness
+from spvae_tf import build_model, configuration, data, experiment, figures, results, results_page, usefulness
 from spvae_tf.errors import InputError
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "usefulness.py"
@@ -90,6 +90,16 @@ def test_csv_with_other_columns_is_refused(tmp_path):
     with pytest.raises(InputError, match="has the columns model, value; they must be model, dataset, "):
         usefulness.write(path, [dict.fromkeys(usefulness.FIELDS, "a")])
     assert path.read_bytes() == before
+
+
+def test_page_shows_runs_of_table_2_alone(tmp_path):
+    """Runs of other sizes, or in which something else was set, are measured but do not stand for a cell."""
+    row = dict.fromkeys(usefulness.FIELDS, "a") | dict(
+        model="SPVAE", dataset="mnist", likelihood="discrete", hidden_units=30, latent_dim=25,
+        changes=usefulness.NOTHING, seed=0)
+    others = [dict(seed=1, changes="patience=60"), dict(seed=2, latent_dim=2), dict(seed=3, dataset="mine")]
+    usefulness.write(tmp_path / "usefulness.csv", [row, *(row | other for other in others)])
+    assert [found["seed"] for found in results_page._useful_rows(tmp_path)] == [0]
 
 
 def bounds():
