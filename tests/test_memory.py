@@ -40,3 +40,28 @@ def test_freed_memory_is_kept():
     if min(_faults("")) < 1000:
         pytest.skip("the system maps large pages: there is nothing to keep")
     assert max(_faults("import spvae_tf")) < 100
+
+
+# By how many MiB the heap grows while tensors of 40 MB come and go, small pieces of one size after another staying.
+GROWTH = """
+import ctypes
+import spvae_tf
+import tensorflow as tf
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
+tf.zeros([1])
+before = libc.sbrk(0)
+for size in range(8, 136, 16):
+    for _ in range(100):
+        tensor = tf.raw_ops.Empty(shape=[10_000_000], dtype=tf.float32)
+        libc.malloc(ctypes.c_size_t(size))
+        del tensor
+print((libc.sbrk(0) - before) // 2**20)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
+def test_large_tensors_do_not_pile_up_beside_small_pieces_that_stay():
+    done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 200
