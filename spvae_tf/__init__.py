@@ -2,7 +2,7 @@
 
 from spvae_tf.memory import keep_freed_memory
 
-keep_freed_memory()  # before TensorFlow's threads ask for memory
+keep_freed_memory()  # before TensorFlow makes its device and its threads ask for memory
 
 from spvae_tf.errors import InputError  # noqa: E402
 from spvae_tf.experiment import load  # noqa: E402

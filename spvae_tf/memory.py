@@ -11,19 +11,20 @@ TOP_PAD = 64 * 2**20  # bytes by which the heap grows at once
 def keep_freed_memory():
     """Lets this process reuse freed memory instead of returning it to the system.
 
-    For the whole process, hence called when the package is imported, before TensorFlow makes its CPU device. A step
-    compiled by XLA asks for all its temporary memory at once. glibc maps so large a piece afresh each time, and the
-    system clears it page by page as it is touched: 10,000 page faults and a third of an SPVAE step on a CPU, 30,000 for
-    a convolutional model.
+    For the whole process, and called when the package is imported, which has to be before TensorFlow makes its CPU
+    device. A step compiled by XLA asks for all its temporary memory at once. glibc maps so large a piece afresh each
+    time, and the system clears it page by page as it is touched: 10,000 page faults and a third of an SPVAE step on a
+    CPU, 30,000 for a convolutional model.
 
-    Tensors and temporary memory come from TensorFlow's own pool, the allocator it has for GPUs, unless the environment
-    says otherwise (TF_CPU_ALLOCATOR_USE_BFC). What is not TensorFlow's, convolutions' scratch space, stays on the C
-    library's heap, where that is glibc and the environment does not set malloc up itself (variables MALLOC_… and
-    GLIBC_TUNABLES). The heap alone would not do: glibc (2.36) cannot use a freed aligned piece again for one of the
-    same size once its neighbours are taken, and then every batch of a block may lie above the one before.
+    Tensors and temporary memory therefore come from TensorFlow's own pool, the allocator it has for GPUs, unless the
+    environment says otherwise (TF_CPU_ALLOCATOR_USE_BFC). What is not TensorFlow's, the scratch space of convolutions,
+    is the C library's, which is told to keep freed memory if it is glibc and the environment does not set malloc up
+    itself (variables MALLOC_… and GLIBC_TUNABLES). That alone would not do: glibc (2.36) cannot use a freed aligned
+    piece again for one of the same size once small pieces that stay lie beside it, and then the temporary memory of
+    each step may lie above the last one's.
 
     Returns:
-      Whether the C library took the settings.
+      Whether the C library took the settings; the pool is asked for in any case.
     """
     os.environ.setdefault("TF_CPU_ALLOCATOR_USE_BFC", "true")
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
