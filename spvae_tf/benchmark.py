@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from spvae_tf import configuration, environment, experiment, iwae, vae
 from spvae_tf.answers import read_mask
@@ -283,24 +284,53 @@ def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5,
     kinds = {"step", *kinds}
     report = dict(device=environment.device(), versions=environment.versions(), commit=environment.commit(),
                   batches_per_call=batches_per_call(), repeats=repeats, cells=[])
-    for likelihood in likelihoods:
-        dataset = _load(likelihood)
-        contenders = {name: _contender(name, likelihood, dataset) for name in models}
-        for name, contender in contenders.items():
-            if "plain" in kinds and MODELS[name][0]:
-                contender["plain"] = plain_step_timing(contender["trainer"])
-            contender["first"] = {kind: contender[kind].first() for kind in TIMED if kind in kinds & contender.keys()}
-        for kind in TIMED:
-            interleave([c[kind] for c in contenders.values() if kind in c["first"]], repeats)
-        for name, contender in contenders.items():
-            cell = dict(model=name, likelihood=likelihood, validation_images=len(dataset.validation))
-            cell |= _summarise(contender)
-            if "floors" in kinds:
-                cell |= _floors(contender["trainer"], repeats)
-            if "alone" in kinds:
-                cell |= alone(name, likelihood)
-            report["cells"].append(cell)
+    with tqdm(total=_stages(models, likelihoods, kinds), unit="stage", disable=None, leave=False) as bar:
+        for likelihood in likelihoods:
+            report["cells"] += _measure(models, likelihood, repeats, kinds, bar)
     return report
+
+
+def _timed(name, kinds):
+    """What of TIMED is measured of a model: the plain implementation has an SPN."""
+    return [kind for kind in TIMED if kind in kinds and (kind != "plain" or MODELS[name][0])]
+
+
+def _stages(models, likelihoods, kinds):
+    """How many compilations, rounds of one kind, floors and processes of their own a benchmark has."""
+    rounds = {kind for name in models for kind in _timed(name, kinds)}
+    of_models = sum(len(_timed(name, kinds)) + len(kinds & {"floors", "alone"}) for name in models)
+    return len(likelihoods) * (of_models + len(rounds))
+
+
+def _measure(models, likelihood, repeats, kinds, bar):
+    """The cells of one likelihood; `bar` says what is being done and counts it."""
+    def stage(what, call, *arguments):
+        bar.set_description(f"{what}, {likelihood}")
+        result = call(*arguments)
+        bar.update()
+        return result
+
+    dataset = _load(likelihood)
+    contenders = {name: _contender(name, likelihood, dataset) for name in models}
+    for name, contender in contenders.items():
+        if "plain" in _timed(name, kinds):
+            contender["plain"] = plain_step_timing(contender["trainer"])
+        contender["first"] = {kind: stage(f"compiling {kind} of {name}", contender[kind].first)
+                              for kind in _timed(name, kinds)}
+    for kind in TIMED:
+        turns = [c[kind] for c in contenders.values() if kind in c["first"]]
+        if turns:
+            stage(f"timing {kind}", interleave, turns, repeats)
+    cells = []
+    for name, contender in contenders.items():
+        cell = dict(model=name, likelihood=likelihood, validation_images=len(dataset.validation))
+        cell |= _summarise(contender)
+        if "floors" in kinds:
+            cell |= stage(f"floors of {name}", _floors, contender["trainer"], repeats)
+        if "alone" in kinds:
+            cell |= stage(f"{name} in a process of its own", alone, name, likelihood)
+        cells.append(cell)
+    return cells
 
 
 def _load(likelihood):
@@ -365,7 +395,7 @@ def scaling(repeats=3):
       dict title -> list of [value, median seconds].
     """
     dataset, report = load_dataset("mnist_sample", "continuous"), {}
-    for title, (key, values) in SCALING.items():
+    for title, (key, values) in tqdm(SCALING.items(), desc="how a step grows", disable=None, leave=False):
         timings = []
         for value in values:
             timings.append(step_timing(make_trainer(_config("SPVAE", "continuous", **{key: value}), dataset), 4))

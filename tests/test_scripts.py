@@ -1,6 +1,7 @@
 """The scripts through their command line: what a newcomer types, what goes wrong, killed and started again."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tqdm import tqdm
+
+from spvae_tf import benchmark
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--config.hidden_units=4", "--config.latent_dim=2", "--config.validate_every=8", "--config.max_batches=16"]
@@ -213,6 +217,28 @@ def test_benchmark(tmp_path):
         kinds = {"step", "validation", "evaluation", "inpainting"} | ({"plain"} if cell["model"] == "SPVAE" else set())
         assert kinds == set(cell["compile"]) and all(cell[kind]["median"] > 0 for kind in kinds)
         assert cell["start"] > 0 and cell["step_floor"]["sum"] > 0 and cell["evaluation_floor"]["sum"] > 0
+
+
+def test_benchmark_counts_its_stages(monkeypatch):
+    """The bar ends where it said it would, whatever models and kinds are asked for."""
+    bars = []
+
+    def bar(**kwargs):
+        bars.append(tqdm(**kwargs | dict(disable=False, file=io.StringIO())))
+        return bars[-1]
+
+    def contender(*_):
+        return {kind: benchmark.Timing(lambda: None) for kind in benchmark.TIMED if kind != "plain"} | {"trainer": None}
+
+    monkeypatch.setattr(benchmark, "tqdm", bar)
+    monkeypatch.setattr(benchmark, "_contender", contender)
+    monkeypatch.setattr(benchmark, "plain_step_timing", lambda trainer: benchmark.Timing(lambda: None))
+    monkeypatch.setattr(benchmark, "_floors", lambda *_: {})
+    monkeypatch.setattr(benchmark, "alone", lambda *_: {})
+    for models, kinds, stages in ((["SPVAE", "VAE"], benchmark.KINDS, 2 * (5 + 4 + 5 + 2 * 2)),
+                                  (["VAE"], ("plain", "floors"), 2 * (1 + 1 + 1))):
+        benchmark.run(models, repeats=1, kinds=kinds)
+        assert bars[-1].n == bars[-1].total == stages
 
 
 def test_benchmark_of_some_kinds(tmp_path):
