@@ -11,7 +11,7 @@ import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 from ml_collections import config_flags
 
-from spvae_tf import configuration, experiment
+from spvae_tf import configuration, environment, experiment
 from spvae_tf.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/table1.py:DATASET/LIKELIHOOD/MODEL.")
@@ -24,6 +24,7 @@ def main():
     if not _WORKDIR.value:
         raise InputError("--workdir is empty; it must name a folder")
     config = configuration.resolve(_CONFIG.value)
+    print(f"on {environment.device()}:", flush=True)
     on_validation = experiment.tensorboard_writer(_WORKDIR.value) if _TENSORBOARD.value else None
     _, trainer, dataset = experiment.train(config, _WORKDIR.value, on_validation=on_validation)
     print(f"{config.model} on {dataset.name}, {config.likelihood}, protocol {config.protocol}, seed {config.seed}, "

@@ -14,7 +14,7 @@ from spvae_tf.data import dataset_name, load_dataset
 from spvae_tf.errors import InputError
 from spvae_tf.model import build_model
 from spvae_tf.region_graph import RegionGraph
-from spvae_tf.training import Compiled, NonFiniteError, Trainer
+from spvae_tf.training import LOG_FIELDS, Compiled, NonFiniteError, Trainer
 
 MODELS_KEPT = 4  # compiled; a sweep takes two models and two likelihoods in turn
 
@@ -74,12 +74,18 @@ def train(config, workdir, dataset=None, on_validation=None, kept=None):
     """
     config = configuration.resolve(config)
     dataset = dataset or load_data(config)
-    compiled = _compiled(config, dataset.image_shape, {} if kept is None else kept)
     with checkpoint.lock(workdir):
-        _claim(workdir, config, dataset)
-        trainer = Trainer(compiled, dataset, config, workdir)
-        trainer.run(on_validation)
+        trainer = _train(config, workdir, dataset, on_validation, kept)
     return trainer.model, trainer, dataset
+
+
+def _train(config, workdir, dataset, on_validation, kept):
+    """The finished Trainer of a run whose folder is this process's."""
+    compiled = _compiled(config, dataset.image_shape, {} if kept is None else kept)
+    _claim(workdir, config, dataset)
+    trainer = Trainer(compiled, dataset, config, workdir)
+    trainer.run(on_validation)
+    return trainer
 
 
 def _compiled(config, image_shape, kept):
@@ -124,7 +130,10 @@ def finished(config, results_dir):
 
 
 def _claim(workdir, config, dataset):
-    """Writes the run's configuration and what it begins with, or refuses a folder in which another run has begun."""
+    """Writes the run's configuration and what it begins with, or refuses a folder in which another run has begun.
+
+    Of a run that goes on elsewhere, `device` names all devices in turn; versions and commit are those it began with.
+    """
     path = Path(workdir) / checkpoint.CONFIG
     wanted = config.to_dict() | configuration.content(config) | {
         "image_shape": list(dataset.image_shape), "num_train": len(dataset.train)}
@@ -135,14 +144,19 @@ def _claim(workdir, config, dataset):
     begun_with = dict(device=environment.device(), versions=environment.versions(), commit=environment.commit())
     if path.exists():
         found = _read_config(workdir)
-        differing = [key for key in wanted
-                     if key not in configuration.FREE and found.get(key, wanted[key]) != wanted[key]]
+        free = set(configuration.FREE)
+        if wanted.get("dataset_sha256", "") == found.get("dataset_sha256"):
+            free.add("dataset")  # the same images, wherever their file lies now
+        differing = [key for key in wanted if key not in free and found.get(key, wanted[key]) != wanted[key]]
         if differing:
             key = "protocol" if "protocol" in differing else differing[0]
             raise InputError(f"{workdir} holds a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
                              "choose another --workdir or delete that folder")
         if begun:  # else it begins anew
+            here = begun_with["device"]
             begun_with |= {key: found[key] for key in begun_with if key in found}
+            if here not in begun_with["device"].split("; "):
+                begun_with["device"] += f"; {here}"
     checkpoint.write_text(path, json.dumps(wanted | begun_with, indent=1) + "\n")
 
 
@@ -285,16 +299,18 @@ def run(config, results_dir, dataset=None, test=True, on_validation=None, kept=N
     dataset = dataset or load_data(config)
     if config.num_test_images and config.num_test_images > len(dataset.test):
         raise InputError(f"num_test_images is {config.num_test_images}; the test set has {len(dataset.test)}")
-    model, trainer, dataset = train(config, _workdir(config, results_dir), dataset, on_validation, kept)
-    quick = evaluate(model, dataset.test, 5)
-    found = dict(params=model.count_params(), num_train=len(dataset.train), batches=trainer.step,
-                 best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
-                 val_ll_k5=round(trainer.best_ll, 3), test_ll_k5=round(quick.mean, 3))
-    if test:
-        full = evaluate(model, dataset.test[:config.num_test_images], config.test_samples)
-        found |= dict(test_ll=round(full.mean, 3), test_ll_stderr=round(full.stderr, 3),
-                      num_samples=full.num_samples, num_test_images=full.num_images)
-    return _write(config, results_dir, found)
+    workdir = _workdir(config, results_dir)
+    with checkpoint.lock(workdir):
+        trainer = _train(config, workdir, dataset, on_validation, kept)
+        quick = evaluate(trainer.model, dataset.test, 5)
+        found = dict(params=trainer.model.count_params(), num_train=len(dataset.train), batches=trainer.step,
+                     best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
+                     val_ll_k5=round(trainer.best_ll, 3), test_ll_k5=round(quick.mean, 3))
+        if test:
+            full = evaluate(trainer.model, dataset.test[:config.num_test_images], config.test_samples)
+            found |= dict(test_ll=round(full.mean, 3), test_ll_stderr=round(full.stderr, 3),
+                          num_samples=full.num_samples, num_test_images=full.num_images)
+        return _write(config, results_dir, found, trainer.history)
 
 
 def record_divergence(config, results_dir):
@@ -313,14 +329,14 @@ def record_divergence(config, results_dir):
     return _write(config, results_dir, dict(
         params=int(sum(a.size for a in arrays["best"])), num_train=load_config(workdir).num_train,
         batches=state["step"], best_batch=state["best_step"], train_seconds=round(state["seconds"], 1),
-        val_ll_k5=float("nan")))
+        val_ll_k5=float("nan")), state["history"])
 
 
 def _workdir(config, results_dir):
     return Path(results_dir) / config.protocol / "runs" / configuration.run_name(config)
 
 
-def _write(config, results_dir, found):
+def _write(config, results_dir, found, history):
     """Writes the record of a run, and its learning curve."""
     folder, workdir = Path(results_dir) / config.protocol, _workdir(config, results_dir)
     begun, dataset = load_config(workdir), config.dataset
@@ -331,8 +347,7 @@ def _write(config, results_dir, found):
         hidden_units=config.hidden_units, latent_dim=config.latent_dim, paper_test_ll=cell.test_ll if cell else None,
         device=begun.device, versions=begun.versions, commit=begun.commit)
     record = {key: (named | found).get(key) for key in results.FIELDS} | {"config": configuration.as_recorded(config)}
-    log = (workdir / "log.csv").read_text(encoding="utf-8")
-    checkpoint.write_text(folder / "curves" / f"{workdir.name}.csv", log)
+    results.write_table(folder / "curves" / f"{workdir.name}.csv", history, LOG_FIELDS)
     results.write_record(folder, workdir.name, record)
     return record
 

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spvae_tf import configuration, data, experiment, results
+from spvae_tf import checkpoint, configuration, data, experiment, results
 from spvae_tf.errors import InputError
 from spvae_tf.training import Compiled, NonFiniteError, Trainer
 
@@ -400,7 +400,10 @@ def _images_of(config):
 
 
 def _begun(config, results_dir):
-    log = Path(results_dir) / config.protocol / "runs" / configuration.run_name(config) / "log.csv"
+    folder = Path(results_dir) / config.protocol / "runs" / configuration.run_name(config)
+    if not (folder / checkpoint.CHECKPOINT).exists():  # it would begin anew
+        return 0
+    log = folder / "log.csv"
     rows = results.read_table(log) if log.exists() else []
     return rows[-1]["batch"] if rows else 0
 

@@ -313,7 +313,7 @@ def latent_space(manifolds, boxes, preferences, path):
     left, right, beside = figure.subfigures(1, 3, width_ratios=(1, 1, 0.36), wspace=0.03)
     for part, title, component in ((left, "left VAE", 0), (right, "right VAE", 1)):
         part.suptitle(title)
-        grid = part.subplots(len(tops), len(lefts), gridspec_kw=dict(wspace=0.02, hspace=0.02))
+        grid = part.subplots(len(tops), len(lefts), squeeze=False, gridspec_kw=dict(wspace=0.02, hspace=0.02))
         for images, (top, start, _, _) in zip(manifolds, boxes):
             stamps = images[component]
             _show(grid[tops.index(top), lefts.index(start)],

@@ -157,10 +157,11 @@ def cost_lines(rows):
         if row["dataset"] in paper.DATASETS:
             groups.setdefault((compare.cell_name(row), row["hidden_units"], row["latent_dim"]), []).append(row)
     for (name, *sizes), group in groups.items():
+        devices = sorted({row["device"] for row in group})
+        hours = [sum(row["train_seconds"] for row in group if row["device"] == device) / 3600 for device in devices]
         mean = {key: sum(row[key] for row in group) / len(group) for key in ("batches", "best_batch")}
         lines.append([name, "{}, {}".format(*sizes), str(len(group)), f"{mean['batches']:.0f}",
-                      f"{mean['best_batch']:.0f}", f"{sum(row['train_seconds'] for row in group) / 3600:.2f}",
-                      "; ".join(sorted({row["device"] for row in group}))])
+                      f"{mean['best_batch']:.0f}", "; ".join(f"{h:.2f}" for h in hours), "; ".join(devices)])
     return lines
 
 

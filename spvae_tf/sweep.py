@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from spvae_tf import checkpoint, configuration, experiment, figures, grid, results, tables
+from spvae_tf import checkpoint, configuration, environment, experiment, figures, grid, results, tables
 from spvae_tf.errors import InputError
 
 # paper: in steps of 10 % from 100 % to 10 %, then exponentially to 0.5 % in three steps. released: the authors' code's.
@@ -82,10 +82,13 @@ def run_sweep(configs, test_fractions, results_dir, workers=1):
       0, or 1 when a run failed.
 
     Raises:
-      InputError: before anything is written, when a fraction leaves no image, a record belongs to another
-        configuration, or the data cannot be loaded; or when the results cannot be written.
+      InputError: before anything is written, when no fraction is below 1, one leaves no image, a record belongs to
+        another configuration, or the data cannot be loaded; or when the results cannot be written.
     """
     folder = Path(results_dir) / configs[0].protocol
+    if all(config.train_fraction == 1 for config in configs) and not results.read_rows(path_of(folder), FIELDS):
+        raise InputError("the only fraction is 1; a sweep has smaller ones (runs on the whole training set alone are "
+                         "reproduce_table1.py's)")
     tested = [config for config in configs if config.train_fraction in (1, *test_fractions)]
     tasks = [grid.Task(config, config in tested and config.preset != "grid") for config in configs]
     missing = [task.config for task in tasks if not _is_there(task, results_dir)]
@@ -112,6 +115,9 @@ def _perform(tasks, results_dir, workers):
             print(f"{configuration.run_name(task.config)}: already there")
         else:
             todo.append(task)
+
+    if todo:
+        print(f"on {environment.device()}:", flush=True)
 
     def announce(task):
         name = configuration.run_name(task.config)

@@ -187,6 +187,9 @@ def reproduce_table1(configs, results_dir, workers=1):
     for validation in filter(lambda v: v.is_over(records), validations):
         tasks.extendleft(_test_of_winner(validation, records, failures))
 
+    if tasks:
+        _say(f"on {environment.device()}:")
+
     def announce(task):
         name = configuration.run_name(task.config)
         started[name] = time.monotonic()

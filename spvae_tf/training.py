@@ -4,8 +4,6 @@ Between two validations lies a block of 128 batches, which is one compiled call.
 seed and the batch's number, so a run that was stopped goes on exactly as if it had not been.
 """
 
-import csv
-import io
 import time
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spvae_tf import checkpoint, environment, iwae
+from spvae_tf import checkpoint, environment, iwae, results
 from spvae_tf.errors import InputError
 from spvae_tf.model import make_seed
 
@@ -313,12 +311,8 @@ class Trainer:
         weights, optimizer = self._snapshot()
         state = dict(step=self.step, strikes=self.strikes, best_step=self.best_step, best_ll=self.best_ll,
                      seconds=self.seconds, history=self.history)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, LOG_FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.history)
         # first the log: a finished run is not saved again, and must not lack its end
-        checkpoint.write_text(self.workdir / "log.csv", text.getvalue())
+        results.write_table(self.workdir / "log.csv", self.history, LOG_FIELDS)
         checkpoint.save(self.path, dict(weights=weights, best=self.best, optimizer=optimizer), state)
 
     def resume(self):

@@ -226,6 +226,13 @@ def test_untested_points_of_a_grid_are_not_compared(tmp_path):
 
 # --- RESULTS.md -------------------------------------------------------------------------------------------------------
 
+def test_hours_are_each_devices_own():
+    rows = [dict(model="VAE", dataset="mnist", likelihood="discrete", preset="tuned", hidden_units=300, latent_dim=200,
+                 batches=128 * n, best_batch=128, train_seconds=3600.0 * n, device=device)
+            for n, device in ((1, "b"), (2, "a"), (4, "b"))]
+    assert results_page.cost_lines(rows)[1][2:] == ["3", "299", "128", "2.00; 5.00", "a; b"]
+
+
 @pytest.mark.parametrize("name,blocks_of", [("RESULTS.md", results_page.results_blocks),
                                             ("README.md", results_page.readme_blocks)])
 def test_pages_are_up_to_date(name, blocks_of):

@@ -320,6 +320,19 @@ def test_expected_batches_are_those_of_the_same_experiment(monkeypatch, tmp_path
         assert (found.batches, found.known_from) == expected and found.begun == 0
 
 
+def test_log_without_its_checkpoint_is_no_beginning(monkeypatch, tmp_path):
+    """The run would begin anew: what is left of it is all of it."""
+    monkeypatch.setattr(grid, "measure", lambda config, shape: (1.0, 0.01, 1e-6))
+    config, = tables.table1_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [7])
+    folder = tmp_path / "paper" / "runs" / configuration.run_name(config)
+    folder.mkdir(parents=True)
+    (folder / "log.csv").write_text("batch,train_ll,val_ll,best,seconds\n128,-3,-3,1,2\n")
+    for name, begun in (("log.csv", 0), ("checkpoint.npz", 128)):
+        (folder / name).touch()
+        (found,), _ = grid.estimate([config], tmp_path)
+        assert found.begun == begun
+
+
 def test_measured_seconds(finished):
     compilation, batch, row = grid.measure(configs_of()[0], (6, 6))
     assert compilation > batch > row > 0

@@ -155,6 +155,13 @@ def test_figure_3_lies_as_the_super_pixels_do(drawn):
     np.testing.assert_array_equal(beside.axes[0].get_images()[0].get_array(), [[0.1, 0.2], [0.3, 0.4]])
 
 
+@pytest.mark.parametrize("boxes", [[(0, 0, 2, 2)], [(0, 0, 2, 2), (0, 2, 2, 2)], [(0, 0, 2, 2), (2, 0, 2, 2)]])
+def test_figure_3_of_a_single_super_pixel_row_or_column(drawn, boxes):
+    preferences = {5: np.full([len(boxes), 2], 0.5)}
+    pictures.latent_space([np.zeros([2, 4, 2, 2])] * len(boxes), boxes, preferences, "unused.png")
+    assert [len(part.axes) for part in drawn[0].subfigs[:2]] == [len(boxes)] * 2
+
+
 # --- learning curves --------------------------------------------------------------------------------------------------
 
 def write_run(folder, preset="tuned", dataset="mnist", likelihood="continuous", val_ll_k5=2.0, **changes):

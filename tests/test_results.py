@@ -541,6 +541,53 @@ def test_run_knows_the_images_it_was_trained_on(tmp_path):
         experiment.load_data(experiment.load_config(tmp_path / "run"))
 
 
+def test_run_on_own_images_goes_on_where_their_file_has_moved(tmp_path):
+    """The same images are the same run's, whatever folder they lie in; config.json then names the new place."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.npz").write_bytes(b"images")
+    first, moved = (make_config(dataset=str(tmp_path / folder / "mine.npz"), max_batches=batches)
+                    for folder, batches in (("a", 2), ("b", 4)))
+    experiment.train(first, tmp_path / "run", make_dataset())
+    _, trainer, _ = experiment.train(moved, tmp_path / "run", make_dataset())
+    assert trainer.step == 4 and experiment.load_config(tmp_path / "run").dataset == moved.dataset
+
+
+def test_run_that_goes_on_elsewhere_names_both_devices(tmp_path, monkeypatch):
+    devices = []
+    for device, batches in (("a GPU", 2), ("two cores", 4), ("a GPU", 6)):
+        monkeypatch.setattr(environment, "device", lambda device=device: device)
+        experiment.train(make_config(max_batches=batches), tmp_path, make_dataset())
+        devices.append(experiment.load_config(tmp_path).device)
+    assert devices == ["a GPU", "a GPU; two cores", "a GPU; two cores"]
+
+
+def test_finished_run_whose_log_was_not_carried_along_is_recorded(tmp_path):
+    folder = tmp_path / "paper" / "runs" / name_of(make_config())
+    experiment.train(make_config(), folder, make_dataset())
+    log = (folder / "log.csv").read_text()
+    (folder / "log.csv").unlink()
+    assert experiment.run(make_config(), tmp_path, make_dataset())["batches"] == 6
+    assert (tmp_path / "paper" / "curves" / f"{folder.name}.csv").read_text() == log
+
+
+def test_run_is_one_processs_until_it_is_recorded(tmp_path, monkeypatch):
+    folder, tested = tmp_path / "paper" / "runs" / name_of(make_config()), []
+
+    def evaluate(*arguments, **kwargs):
+        with pytest.raises(InputError, match="another process is at work"), checkpoint.lock(folder):
+            pass
+        tested.append(real(*arguments, **kwargs))
+        return tested[-1]
+
+    real = experiment.evaluate
+    monkeypatch.setattr(experiment, "evaluate", evaluate)
+    record = experiment.run(make_config(), tmp_path, make_dataset())
+    assert [e.num_samples for e in tested] == [5, 12] and record["test_ll"] == round(tested[1].mean, 3)
+    with checkpoint.lock(folder):
+        pass
+
+
 def test_run_that_never_validated_holds_no_model(tmp_path):
     dataset = make_dataset()
     dataset.train[:] = np.nan

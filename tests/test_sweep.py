@@ -374,6 +374,12 @@ def test_killed_and_started_again_each_run_has_one_row(images, tmp_path):
     assert "mine, discrete, VAE" in again and again.splitlines()[:3] == out.splitlines()[-6:-3]
 
 
+def test_whole_training_set_alone_is_no_sweep(images, tmp_path):
+    with pytest.raises(InputError, match="the only fraction is 1; a sweep has smaller ones"):
+        sweep.run_sweep(configs_of(images, fractions=(1.0,)), (), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("fractions", ["0.5,2"])
 def test_bad_fraction_is_one_line_and_writes_nothing(fractions, images, tmp_path):
     _, err = run(f"--fractions={fractions}", f"--datasets={images}", f"--results_dir={tmp_path / 'new'}", expect=2)
