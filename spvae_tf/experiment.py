@@ -74,14 +74,14 @@ def train(config, workdir, dataset=None, on_validation=None, kept=None):
     """
     config = configuration.resolve(config)
     dataset = dataset or load_data(config)
+    compiled = _compiled(config, dataset.image_shape, kept)  # before there is a folder: a wrong size leaves none
     with checkpoint.lock(workdir):
-        trainer = _train(config, workdir, dataset, on_validation, kept)
+        trainer = _train(config, workdir, dataset, compiled, on_validation)
     return trainer.model, trainer, dataset
 
 
-def _train(config, workdir, dataset, on_validation, kept):
+def _train(config, workdir, dataset, compiled, on_validation):
     """The finished Trainer of a run whose folder is this process's."""
-    compiled = _compiled(config, dataset.image_shape, {} if kept is None else kept)
     _claim(workdir, config, dataset)
     trainer = Trainer(compiled, dataset, config, workdir)
     trainer.run(on_validation)
@@ -90,6 +90,7 @@ def _train(config, workdir, dataset, on_validation, kept):
 
 def _compiled(config, image_shape, kept):
     """training.Compiled of a configuration's model with its initial weights, from `kept` if it is there."""
+    kept = {} if kept is None else kept
     model = make_model(config, image_shape)
     make = json.dumps(model.get_config() | {"name": None, "seed": None, "learning_rate": config.learning_rate})
     if make in kept:
@@ -299,9 +300,9 @@ def run(config, results_dir, dataset=None, test=True, on_validation=None, kept=N
     dataset = dataset or load_data(config)
     if config.num_test_images and config.num_test_images > len(dataset.test):
         raise InputError(f"num_test_images is {config.num_test_images}; the test set has {len(dataset.test)}")
-    workdir = _workdir(config, results_dir)
+    compiled, workdir = _compiled(config, dataset.image_shape, kept), _workdir(config, results_dir)
     with checkpoint.lock(workdir):
-        trainer = _train(config, workdir, dataset, on_validation, kept)
+        trainer = _train(config, workdir, dataset, compiled, on_validation)
         quick = evaluate(trainer.model, dataset.test, 5)
         found = dict(params=trainer.model.count_params(), num_train=len(dataset.train), batches=trainer.step,
                      best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
