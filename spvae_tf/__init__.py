@@ -1,8 +1,9 @@
 """SPVAE: hierarchical decompositional mixtures of variational autoencoders (Tan & Peharz, ICML 2019)."""
 
-from spvae_tf.memory import keep_freed_memory
+from spvae_tf.runtime import keep_freed_memory, prefer_wide_vectors
 
 keep_freed_memory()  # before TensorFlow makes its device and its threads ask for memory
+prefer_wide_vectors()  # before XLA reads its flags
 
 from spvae_tf.errors import InputError  # noqa: E402
 from spvae_tf.experiment import load  # noqa: E402

@@ -357,13 +357,14 @@ def _summarise(contender):
 def _floors(trainer, repeats):
     model, config = trainer.model, trainer.config
     step_floor = floor_timings(model, config.batch_size, config.batch_size * config.train_samples, True)
-    chunk_floor = floor_timings(model, EVALUATION_BATCH, evaluation_rows(), False)
+    rows = evaluation_rows(model.graph.num_variables)
+    chunk_floor = floor_timings(model, EVALUATION_BATCH, rows, False)
     timings = [t for pieces in (step_floor, chunk_floor) for ts in pieces.values() for t in ts]
     for timing in timings:
         timing.first()
     interleave(timings, repeats)
     return dict(step_floor=floor_of(step_floor),
-                evaluation_floor={k: v * 5000 / evaluation_rows() for k, v in floor_of(chunk_floor).items()})
+                evaluation_floor={k: v * 5000 / rows for k, v in floor_of(chunk_floor).items()})
 
 
 def validation_share(cell):

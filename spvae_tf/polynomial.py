@@ -30,6 +30,7 @@ def polynomial(function, low, high, degree):
 _log1p_ratio = polynomial(lambda x: np.log1p(x) / x if x > 0 else 1.0, 0, 1, 9)
 
 
+@tf.custom_gradient
 def log1p(x):
     """log(1 + x) for x in [0, 1], as in log(1 + e^−|a|).
 
@@ -39,4 +40,5 @@ def log1p(x):
     Returns:
       The same shape.
     """
-    return tf.math.log1p(x) if x.dtype == tf.float64 else x * _log1p_ratio(x)
+    value = tf.math.log1p(x) if x.dtype == tf.float64 else x * _log1p_ratio(x)
+    return value, lambda upstream: upstream / (1 + x)

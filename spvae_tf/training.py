@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from spvae_tf import checkpoint, environment, iwae, results
 from spvae_tf.errors import InputError
-from spvae_tf.model import make_seed
+from spvae_tf.model import at_once, make_seed
 
 BASE_BATCH = 10_000  # images whose base measure is computed at once
 SECONDS_BETWEEN_CHECKPOINTS = 30
@@ -92,9 +92,9 @@ def make_stream(config, num_images):
     return epochs(num_images, config.batch_size, config.seed)
 
 
-def validation_batch():
+def validation_batch(num_pixels):
     """Images that are validated at once; on a CPU their samples still fit the cache, on a GPU they keep it busy."""
-    return 2_000 if environment.on_gpu() else 200
+    return at_once(2_000 if environment.on_gpu() else 200, num_pixels)
 
 
 class Compiled:
@@ -184,9 +184,19 @@ class Trainer:
         return iwae.fold_in(iwae.fold_in(self.seed, purpose), step)
 
     def _run_block(self, indices, first_step):
-        """Batches `indices` [n, batch_size] one after the other; returns their bounds [n]."""
-        return tf.map_fn(lambda n: self.compiled.update(*self._batch(indices[n], first_step + n)),
-                         tf.range(tf.shape(indices)[0]), fn_output_signature=self.model.variable_dtype)
+        """Batches `indices` [n, batch_size] one after the other; returns their bounds [n].
+
+        The next batch is gathered and its noise drawn while a step computes.
+        """
+        count = tf.shape(indices)[0]
+
+        def step(n, batch, bounds):
+            following = self._batch(indices[tf.minimum(n + 1, count - 1)], first_step + n + 1)
+            return n + 1, following, bounds.write(n, self.compiled.update(*batch))
+
+        bounds = tf.TensorArray(self.model.variable_dtype, count, element_shape=[])
+        start = (0, self._batch(indices[0], first_step), bounds)
+        return tf.while_loop(lambda n, *_: n < count, step, start)[-1].stack()
 
     def _run_validation(self, step):
         """The mean bound of the whole validation set, nats per image.
@@ -194,8 +204,8 @@ class Trainer:
         Every batch of images meets the same noise, drawn anew for each validation: no image's bound has another
         distribution for it, and a fifth of the time is saved.
         """
-        count = self.validation_images.shape[0]
-        size = min(validation_batch(), count)
+        count, num_pixels = self.validation_images.shape
+        size = min(validation_batch(num_pixels), count)
         rest = count % size
         noise = self.compiled.noise(iwae.random_words(
             self.model.noise_shape(self.config.train_samples, size), self._seed_of(VALIDATION, step)))

@@ -35,7 +35,8 @@ def softplus(x):
       The same shape.
     """
     value = tf.maximum(x, 0) + log1p(tf.exp(-tf.abs(x)))
-    return value, lambda upstream: upstream * (1 - tf.exp(-value))  # sigmoid(x), of what the next layer keeps anyway
+    # divided by, or XLA would compute it anew for every use of it, across the layout where that is another one
+    return value, lambda upstream: upstream / (1 + tf.exp(-x))
 
 
 class StackedDense(keras.layers.Layer):
@@ -111,8 +112,10 @@ class StackedConv(keras.layers.Layer):
             out = tf.matmul(rows, self._written_out(kernel))
         else:
             out = tf.map_fn(self._convolve, (images, kernel), fn_output_signature=rows.dtype)
-        out = tf.reshape(out, [experts, num_rows, -1, self.channels[1]]) + tf.cast(self.bias, rows.dtype)[:, None]
-        return tf.reshape(out, [experts, num_rows, self.num_outputs])
+        # a product, or XLA would look each pixel's bias up while it adds them, in a sixth of the speed
+        every_pixel = np.tile(np.eye(self.channels[1]), math.prod(self.output_size))
+        bias = tf.matmul(tf.cast(self.bias, rows.dtype), tf.constant(every_pixel, rows.dtype)[None])
+        return tf.reshape(out, [experts, num_rows, self.num_outputs]) + bias
 
     def _convolve(self, images_and_kernel):
         images, kernel = images_and_kernel

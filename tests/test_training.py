@@ -356,7 +356,7 @@ def test_epsilon_of_adam_is_that_of_tensorflow_1(tmp_path):
 
 @pytest.mark.parametrize("size", [4, 5, 7, 10, 500])
 def test_validation_is_the_mean_over_every_image_once(tmp_path, eagerly, monkeypatch, size):
-    monkeypatch.setattr(training, "validation_batch", lambda: size)
+    monkeypatch.setattr(training, "validation_batch", lambda num_pixels: size)
     monkeypatch.setattr(training, "BASE_BATCH", 3)
     dataset = make_dataset()
     trainer = make_trainer(tmp_path, dataset, max_batches=BLOCK)
