@@ -112,7 +112,7 @@ class StackedConv(keras.layers.Layer):
             out = tf.matmul(rows, self._written_out(kernel))
         else:
             out = tf.map_fn(self._convolve, (images, kernel), fn_output_signature=rows.dtype)
-        # a product, or XLA would look each pixel's bias up while it adds them, in a sixth of the speed
+        # a product, or XLA would look each pixel's bias up while it adds them, at a fifth of the speed
         every_pixel = np.tile(np.eye(self.channels[1]), math.prod(self.output_size))
         bias = tf.matmul(tf.cast(self.bias, rows.dtype), tf.constant(every_pixel, rows.dtype)[None])
         return tf.reshape(out, [experts, num_rows, self.num_outputs]) + bias
