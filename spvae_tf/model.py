@@ -29,24 +29,24 @@ FILLING_ROUNDS = 4  # of an encoder over its unobserved pixels
 
 # images times samples in one chunk of an evaluation: what a CPU's cache holds; what keeps a GPU busy
 CPU_ROWS, GPU_ROWS = 1_000, 20_000
-PIXELS = 28 * 28  # of the images that these are for
+PIXELS = 28 * 28  # of the images that CPU_ROWS is for
 
 # float32 is float32 on a GPU too, whose matrix units would otherwise round the factors of a product to 10 bits (TF32)
 tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
-def at_once(count, num_pixels):
-    """`count` images, or fewer if they are larger than 28×28, so that no more memory is needed for them.
+def at_once_on_cpu(count, num_pixels):
+    """`count` images, or a half, a third, … of them if they are larger than 28×28, so that they need no more memory.
 
-    On a CPU that keeps a convolution's scratch space (55 MB for 1,000 images of 28×28) below the 64 MiB above which the
-    C library has the system map and clear it afresh for each chunk.
+    That keeps a convolution's scratch space (55 MB for 1,000 images of 28×28) below the 64 MiB above which the C
+    library has the system map and clear it afresh for each chunk.
     """
-    return max(1, count * PIXELS // max(PIXELS, num_pixels))
+    return max(1, count // -(-num_pixels // PIXELS))
 
 
 def evaluation_rows(num_pixels):
     """Images times samples in one chunk of an evaluation here, which bounds the memory whatever k is."""
-    return at_once(GPU_ROWS if environment.on_gpu() else CPU_ROWS, num_pixels)
+    return GPU_ROWS if environment.on_gpu() else at_once_on_cpu(CPU_ROWS, num_pixels)
 
 
 @keras.saving.register_keras_serializable("spvae_tf")

@@ -9,13 +9,15 @@ TOP_PAD = 64 * 2**20  # bytes by which the heap grows at once
 
 
 def prefer_wide_vectors():
-    """Lets XLA use vectors of 512 bits where a CPU has them, unless the environment says otherwise (XLA_FLAGS).
+    """Lets XLA use vectors of 512 bits where a CPU has them.
 
-    XLA stops at 256 bits by itself; exponentials, logarithms and polynomials take nearly twice as long so.
+    XLA stops at 256 bits by itself; exponentials, logarithms and polynomials take nearly twice as long so. The flag is
+    added to the environment's XLA_FLAGS, which other processes inherit and XLA reads at its first compilation, unless
+    it is there already or XLA_FLAGS is the name of a file of flags.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_cpu_prefer_vector_width" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_prefer_vector_width=512".strip()
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if (not flags or flags[0].startswith("-")) and "xla_cpu_prefer_vector_width" not in " ".join(flags):
+        os.environ["XLA_FLAGS"] = " ".join([*flags, "--xla_cpu_prefer_vector_width=512"])
 
 
 def keep_freed_memory():
@@ -31,7 +33,8 @@ def keep_freed_memory():
     is the C library's, which is told to keep freed memory if it is glibc and the environment does not set malloc up
     itself (variables MALLOC_… and GLIBC_TUNABLES). That alone would not do: glibc (2.36) cannot use a freed aligned
     piece again for one of the same size once small pieces that stay lie beside it, and then the temporary memory of
-    each step may lie above the last one's.
+    each step may lie above the last one's. Threads have heaps of their own, or they would wait for each other's small
+    pieces; one that does not fit into such a heap's 64 MiB is mapped in spite of all this.
 
     Returns:
       Whether the C library took the settings; the pool is asked for in any case.

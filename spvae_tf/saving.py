@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from spvae_tf.errors import InputError, check_count
-from spvae_tf.model import CPU_ROWS, at_once
+from spvae_tf.model import CPU_ROWS, at_once_on_cpu
 
 
 class Served(tf.Module):
@@ -33,7 +33,7 @@ class Served(tf.Module):
 
         def log_prob(x, observed, seed):
             # chunks for a CPU, whatever the model is exported on: it may be served anywhere
-            rows = at_once(CPU_ROWS, x.shape[1])
+            rows = at_once_on_cpu(CPU_ROWS, x.shape[1])
             return model._streamed(x, observed, tf.constant(num_samples), seed, rows=rows)[0]
 
         def inpaint(x, observed, seed):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from spvae_tf import checkpoint, environment, iwae, results
 from spvae_tf.errors import InputError
-from spvae_tf.model import at_once, make_seed
+from spvae_tf.model import at_once_on_cpu, make_seed
 
 BASE_BATCH = 10_000  # images whose base measure is computed at once
 SECONDS_BETWEEN_CHECKPOINTS = 30
@@ -94,7 +94,7 @@ def make_stream(config, num_images):
 
 def validation_batch(num_pixels):
     """Images that are validated at once; on a CPU their samples still fit the cache, on a GPU they keep it busy."""
-    return at_once(2_000 if environment.on_gpu() else 200, num_pixels)
+    return 2_000 if environment.on_gpu() else at_once_on_cpu(200, num_pixels)
 
 
 class Compiled:

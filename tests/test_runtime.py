@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
+from spvae_tf import runtime
+
 # Page faults while a thread allocates and writes memory that it had once before: up to the 64 MiB that a thread's own
-# heap can hold; what is larger is TensorFlow's and comes from its pool.
+# heap can hold. Larger pieces are mapped; tensors come from TensorFlow's pool.
 FAULTS = """
 import ctypes, resource, threading
 {first}
@@ -71,10 +73,16 @@ def test_large_tensors_do_not_pile_up_beside_small_pieces_that_stay():
 
 @pytest.mark.parametrize("given, wanted", [("", "512"), ("--xla_cpu_prefer_vector_width=128", "128"),
                                            ("--xla_cpu_enable_fast_min_max=false", "512")])
-def test_vectors_are_wide_unless_the_environment_says_otherwise(given, wanted):
+def test_xla_is_asked_for_wide_vectors_unless_the_environment_says_otherwise(given, wanted):
     script = "import os, spvae_tf, tensorflow as tf; print(os.environ['XLA_FLAGS'])\n" \
              "print(tf.function(lambda: tf.ones([3]), jit_compile=True)().numpy().sum())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
                           env=os.environ | {"XLA_FLAGS": given})
     flags, total = done.stdout.split("\n")[:2]
     assert set(flags.split()) == {*given.split(), f"--xla_cpu_prefer_vector_width={wanted}"} and float(total) == 3
+
+
+def test_a_file_of_xla_flags_is_left_alone(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "/somewhere/flags.txt")  # to which XLA aborts if anything is added
+    runtime.prefer_wide_vectors()
+    assert os.environ["XLA_FLAGS"] == "/somewhere/flags.txt"

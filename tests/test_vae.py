@@ -287,4 +287,15 @@ def test_softplus():
     exact = np.logaddexp(0, x.astype(np.float64))
     assert (np.abs(value - exact) < 2e-7 * np.maximum(1, exact)).all()
     np.testing.assert_allclose(value, tf.nn.softplus(tensor), rtol=3e-7, atol=2e-7)
-    np.testing.assert_allclose(tape.gradient(value, tensor), tf.sigmoid(tensor), atol=3e-7)
+    slope = tape.gradient(value, tensor).numpy()
+    np.testing.assert_allclose(slope, tf.sigmoid(tensor), atol=3e-7)
+    tail = np.exp(-np.logaddexp(0, -x.astype(np.float64)))
+    np.testing.assert_allclose(slope[x > -80], tail[x > -80], rtol=1e-5)  # small, but not zero
+
+
+def test_gradient_of_softplus_at_the_ends():
+    ends = tf.constant([-np.inf, -1e30, -100, 100, 1e30, np.inf], tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(ends)
+        value = vae.softplus(ends)
+    np.testing.assert_allclose(tape.gradient(value, ends), [0, 0, 0, 1, 1, 1], atol=1e-37)
