@@ -306,6 +306,16 @@ def test_noise_is_fresh_in_every_batch_and_validation(tmp_path, eagerly):
 
 # --- one step, one validation -----------------------------------------------------------------------------------------
 
+def test_a_block_takes_the_batches_of_the_stream_in_their_order(tmp_path, eagerly):
+    """Though each is drawn one step ahead; a last block of fewer batches included."""
+    dataset = make_dataset()
+    trainer = make_trainer(tmp_path, dataset, max_batches=BLOCK + 1)
+    calls = record_bounds(trainer)
+    trainer.run()
+    seen = [x for x, _, _ in calls if len(x) == BATCH_SIZE]
+    np.testing.assert_array_equal(seen, dataset.train[trainer.stream(0, BLOCK + 1)])
+
+
 def test_a_second_run_is_not_compiled_anew(tmp_path):
     first = make_trainer(tmp_path / "first", max_batches=BLOCK)
     first.run()
