@@ -73,6 +73,21 @@ def standard_normal(words, dtype=tf.float32):
     return tf.reshape(tf.cast(u / _quantile_ratio_polynomial(root), dtype), tf.shape(words))
 
 
+@tf.custom_gradient
+def sum_last(x):
+    """Σ over the last axis, as a product with ones: XLA then makes what is summed while it sums, and stores none of it.
+
+    Args:
+      x: [..., n], of a shape that is known.
+
+    Returns:
+      [...].
+    """
+    rows = tf.reshape(x, [-1, x.shape[-1]])
+    total = tf.reshape(tf.matmul(rows, tf.ones([x.shape[-1], 1], x.dtype)), x.shape[:-1])
+    return total, lambda upstream: tf.broadcast_to(tf.expand_dims(upstream, -1), x.shape)
+
+
 def reparametrise(mean, precision, noise):
     """z = mean + ε / √precision: k samples of q(z | x) per row.
 
@@ -98,8 +113,8 @@ def log_prior_over_proposal(z, precision, noise):
     Returns:
       [experts, k, batch], nats.
     """
-    quadratic = 0.5 * tf.reduce_sum(tf.square(noise) - tf.square(z), axis=-1)
-    return quadratic - 0.5 * tf.reduce_sum(tf.math.log(precision), axis=-1)[:, None]
+    quadratic = 0.5 * sum_last(tf.square(noise) - tf.square(z))
+    return quadratic - 0.5 * sum_last(tf.math.log(precision))[:, None]
 
 
 def iwae_bound(log_weights):
@@ -132,7 +147,7 @@ class RunningBound:
         """The state with the samples [experts, k, batch] added; a sample of log-weight −∞ does not count."""
         top, first, second = state
         new_top = tf.maximum(top, tf.reduce_max(log_weights, axis=1))
-        reference = tf.where(tf.math.is_finite(new_top), new_top, 0)
+        reference = tf.maximum(new_top, new_top.dtype.min)
         scale, weights = tf.exp(top - reference), tf.exp(log_weights - reference[:, None])
         return (new_top, first * scale + tf.reduce_sum(weights, axis=1),
                 second * tf.square(scale) + tf.reduce_sum(tf.square(weights), axis=1))

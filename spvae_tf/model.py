@@ -212,7 +212,7 @@ class SPVAE(Queries, keras.Model):
         log_kernel = self.likelihood.log_kernel(self.split(x)[:, None], outputs)
         if observed is not None or not self._leaf_exists.all():
             log_kernel = tf.where(self._present(observed)[:, None], log_kernel, 0)
-        return tf.reduce_sum(log_kernel, axis=-1)
+        return iwae.sum_last(log_kernel)
 
     def _present(self, observed):
         """bool [experts, batch or 1, pixels of a leaf]: pixels that exist in the leaf and are observed."""

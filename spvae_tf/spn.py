@@ -109,31 +109,31 @@ def parent_products(levels, num_nodes):
     return np.array(list(itertools.zip_longest(*parents, fillvalue=0)), np.int32).reshape(-1, num_nodes).T
 
 
-def sums_and_weights(levels, num_weights):
-    """Which weights each sum has, and which sum each weight belongs to.
+def weights_by_sum(levels):
+    """The sums' weights as the columns of one table.
 
     Args:
       levels: list of Level, from the leaves to the root.
-      num_weights: of the SPN.
 
     Returns:
-      (int32 [sums, M], the places of a sum's weights in the vector of all, -1 filling up; int32 [num_weights], sums
-      numbered in the order of the nodes).
+      int32 [M, sums], the places of a sum's weights in the vector of all, sums in the order of the nodes; -1 fills up
+      the columns of sums with fewer than M.
     """
-    by_sum = [weights for level in levels for weights in np.moveaxis(level.weights, 1, 2).reshape(
+    columns = [weights for level in levels for weights in np.moveaxis(level.weights, 1, 2).reshape(
         -1, level.weights.shape[1])]
-    sum_of = np.zeros(num_weights, np.int32)
-    for number, weights in enumerate(by_sum):
-        sum_of[weights[weights >= 0]] = number
-    return np.array(list(itertools.zip_longest(*by_sum, fillvalue=-1)), np.int32).T, sum_of
+    return np.array(list(itertools.zip_longest(*columns, fillvalue=-1)), np.int32)
 
 
 def _ratios(values):
-    """(e^{v − max}, their sum, max) over axis 1, the maximum being 0 where all values are −∞."""
-    top = tf.reduce_max(values, axis=1, keepdims=True)
-    top = tf.where(tf.math.is_finite(top), top, 0)
+    """(e^{v − max}, their sum, max) over axis 1, the maximum being the least number where all values are −∞."""
+    top = tf.maximum(tf.reduce_max(values, axis=1, keepdims=True), values.dtype.min)
     ratios = tf.exp(values - top)
-    return ratios, tf.reduce_sum(ratios, axis=1), top[:, 0]
+    return ratios, tf.reduce_sum(ratios, axis=1), tf.squeeze(top, axis=1)
+
+
+def _quotients(numerators, total):
+    """numerators / total, the totals being sums over axis 1; 0 where a total is 0."""
+    return numerators * tf.expand_dims(tf.math.divide_no_nan(tf.ones_like(total), total), 1)
 
 
 def softmax(values):
@@ -145,8 +145,7 @@ def softmax(values):
     Returns:
       The same shape; 0 where all values are −∞.
     """
-    ratios, total, _ = _ratios(values)
-    return ratios * tf.math.divide_no_nan(tf.ones_like(total), total)[:, None]
+    return _quotients(*_ratios(values)[:2])
 
 
 @tf.custom_gradient
@@ -162,7 +161,7 @@ def log_sum_exp(values):
     ratios, total, top = _ratios(values)
 
     def gradient(upstream):
-        return tf.math.divide_no_nan(upstream, total)[:, None] * ratios
+        return tf.expand_dims(tf.math.divide_no_nan(upstream, total), 1) * ratios
 
     return tf.math.log(total) + top, gradient
 
@@ -171,9 +170,10 @@ def _max(values):
     return tf.reduce_max(values, axis=1)
 
 
-def _gather_or_minus_infinity(values, places):
-    """tf.gather, in which −1 stands for a value of −∞."""
-    return tf.gather(tf.pad(values, [[1, 0]], constant_values=-np.inf), places + 1)
+def _in_order(values, places):
+    """Values that stand for the sum weights at `places`, in the order of the weights, without those at −1."""
+    values = tf.reshape(values, [places.size, *values.shape[places.ndim:]])
+    return tf.gather(values, np.argsort(places, axis=None, kind="stable")[(places < 0).sum():])
 
 
 @keras.saving.register_keras_serializable("spvae_tf")
@@ -203,7 +203,7 @@ class SumProductNetwork(keras.layers.Layer):
             self.graph, num_sums, num_components)
         self._root = self.num_nodes - 1 if self.levels else 0  # without a level the only leaf is the root
         self._parents = parent_products(self.levels, self.num_nodes)
-        self._weights_of_sums, self._sum_of_weights = sums_and_weights(self.levels, self.num_weights)
+        self._weights_by_sum = weights_by_sum(self.levels)
         self.num_sum_nodes = sum(len(level.regions) * level.num_sums for level in self.levels)
         self.num_products = sum(int((level.weights[..., 0] >= 0).sum()) for level in self.levels)
 
@@ -229,16 +229,19 @@ class SumProductNetwork(keras.layers.Layer):
         """
         if not self.levels:
             return []
-        log_weights = self._normalised(self.sum_weights if sum_weights is None else sum_weights)
-        places = [level.weights.reshape(-1) for level in self.levels]
-        rows = tf.split(_gather_or_minus_infinity(log_weights, np.concatenate(places)), [p.size for p in places])
-        return [tf.reshape(r, level.weights.shape) for r, level in zip(rows, self.levels)]
+        by_sum = self._by_sum(self.sum_weights if sum_weights is None else sum_weights)
+        log_weights, of_levels = by_sum - tf.expand_dims(log_sum_exp(by_sum), 1), []
+        for level in self.levels:
+            regions, products, sums = level.weights.shape
+            first = level.first_node - self._unit - 1
+            columns = log_weights[0, :products, first:first + regions * sums]
+            of_levels.append(tf.transpose(tf.reshape(columns, [products, regions, sums]), [1, 0, 2]))
+        return of_levels
 
-    def _normalised(self, sum_weights):
-        """`log_weights` in the order of the sum weights; of all sums at once, which compiles sooner than by level."""
-        sum_weights = tf.convert_to_tensor(sum_weights)
-        by_sum = _gather_or_minus_infinity(sum_weights, self._weights_of_sums)
-        return sum_weights - tf.gather(log_sum_exp(by_sum), self._sum_of_weights)
+    def _by_sum(self, sum_weights):
+        """[1, M, sums], −∞ filling up: all sums are normalised at once, which compiles sooner than level by level."""
+        padded = tf.pad(tf.convert_to_tensor(sum_weights), [[1, 0]], constant_values=-np.inf)
+        return tf.gather(padded, self._weights_by_sum[None] + 1)
 
     def _check(self, leaf_log_probs):
         expected = (len(self.graph.leaf_regions), self.num_components)
@@ -260,16 +263,15 @@ class SumProductNetwork(keras.layers.Layer):
         """
         leaf_log_probs = tf.convert_to_tensor(leaf_log_probs)
         self._check(leaf_log_probs)
-        batch = tf.shape(leaf_log_probs)[0]
-        leaves = tf.transpose(tf.reshape(leaf_log_probs, [batch, self._unit]))
-        values = tf.concat([leaves, tf.zeros([1, batch], leaves.dtype)], axis=0)
+        leaves = tf.transpose(tf.reshape(leaf_log_probs, [-1, self._unit]))
+        values = tf.pad(leaves, [[0, 1], [0, 0]])  # the unit node
         mixtures = []
         for level, log_weights in zip(self.levels, self.log_weights(sum_weights)):
             # log prod_c p_c(x_c) = sum_c log p_c(x_c): [R, M, A, batch] -> [R, M, batch]
             products = tf.reduce_sum(tf.gather(values, level.children), axis=2)
             # log w_nc + log p_c(x), then (4)
-            mixture = products[:, :, None, :] + tf.cast(log_weights, products.dtype)[..., None]
-            sums = tf.reshape(reduce(mixture), [-1, batch])
+            mixture = tf.expand_dims(products, 2) + tf.expand_dims(tf.cast(log_weights, products.dtype), 3)
+            sums = tf.reshape(reduce(mixture), [len(level.regions) * level.num_sums, -1])
             values = tf.concat([values, sums], axis=0)
             mixtures.append(mixture)
         return values, mixtures
@@ -302,22 +304,28 @@ class SumProductNetwork(keras.layers.Layer):
         ∂ log p(x) / ∂ log w_nc = P(n is in the tree, y_n = c | x), from which normalising the weights takes
         w_nc P(n is in the tree | x).
         """
-        values, mixtures = self.upward(leaf_log_probs, sum_weights=sum_weights)
+        ratios = []  # of each level, what log-sum-exp and softmax have in common
+
+        def log_sum_exp_of_level(mixture):
+            ratios.append(_ratios(mixture))
+            _, total, top = ratios[-1]
+            return tf.math.log(total) + top
+
+        values, _ = self.upward(leaf_log_probs, log_sum_exp_of_level, sum_weights)
 
         def gradient(upstream):
-            reached, edges = self.downward([softmax(mixture) for mixture in mixtures], upstream)
+            reached, edges = self.downward([_quotients(r, total) for r, total, _ in ratios], upstream)
             taken, sums = (tf.cast(tf.reduce_sum(t, axis=-1), sum_weights.dtype)
                            for t in (self.by_weight(edges), reached[self._unit + 1:]))
-            normaliser = tf.exp(self._normalised(sum_weights)) * tf.gather(sums, self._sum_of_weights)
-            return self.leaf_nodes(reached), taken - normaliser
+            normaliser = softmax(self._by_sum(sum_weights)) * sums
+            return self.leaf_nodes(reached), taken - _in_order(normaliser[0], self._weights_by_sum)
 
         return values[self._root], gradient
 
     def by_weight(self, edges):
         """What each level has for its sums' children, [R, M, S, …], as one array in the order of the sum weights."""
         places = np.concatenate([level.weights.reshape(-1) for level in self.levels])
-        flat = tf.concat([tf.reshape(e, [-1, *e.shape[3:]]) for e in edges], axis=0)
-        return tf.gather(flat, np.argsort(places, kind="stable")[-self.num_weights:])
+        return _in_order(tf.concat([tf.reshape(e, [-1, *e.shape[3:]]) for e in edges], axis=0), places)
 
     def downward(self, choices, top):
         """Passes the probability of being part of the induced tree from the root to the leaves.
