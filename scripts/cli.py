@@ -31,10 +31,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # several processes share a GPU
 gc.disable()  # what is imported stays: a second is spent on looking through it for garbage, and more while tracing
 with _quiet_start():
-    sys.modules["matplotlib"] = None  # not there for Keras, which would import it for half a second and not need it
+    # as if it were not there, since Keras would import it, half a second long, for what no script draws with
+    _hidden = sys.modules.setdefault("matplotlib", None) is None
     import tensorflow as tf
 
-    del sys.modules["matplotlib"]
+    if _hidden:
+        del sys.modules["matplotlib"]
     from spvae_tf.errors import InputError
     from spvae_tf.training import NonFiniteError
 

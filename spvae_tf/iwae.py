@@ -75,7 +75,9 @@ def standard_normal(words, dtype=tf.float32):
 
 @tf.custom_gradient
 def sum_last(x):
-    """Σ over the last axis, as a product with ones: XLA then makes what is summed while it sums, and stores none of it.
+    """Σ over the last axis, as a product with ones: on a CPU XLA then computes what is summed while it sums.
+
+    The gradient is written out, or it would be a product too.
 
     Args:
       x: [..., n], of a shape that is known.

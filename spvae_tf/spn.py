@@ -125,8 +125,9 @@ def weights_by_sum(levels):
 
 
 def _ratios(values):
-    """(e^{v − max}, their sum, max) over axis 1, the maximum being the least number where all values are −∞."""
-    top = tf.maximum(tf.reduce_max(values, axis=1, keepdims=True), values.dtype.min)
+    """(e^{v − max}, their sum, max) over axis 1, the maximum being the least finite number where all values are −∞."""
+    top = tf.reduce_max(values, axis=1, keepdims=True)
+    top = tf.maximum(top, top.dtype.min)  # to ask what is finite takes XLA longer to compile
     ratios = tf.exp(values - top)
     return ratios, tf.reduce_sum(ratios, axis=1), tf.squeeze(top, axis=1)
 
@@ -170,10 +171,9 @@ def _max(values):
     return tf.reduce_max(values, axis=1)
 
 
-def _in_order(values, places):
+def _in_weight_order(values, places):
     """Values that stand for the sum weights at `places`, in the order of the weights, without those at −1."""
-    values = tf.reshape(values, [places.size, *values.shape[places.ndim:]])
-    return tf.gather(values, np.argsort(places, axis=None, kind="stable")[(places < 0).sum():])
+    return tf.gather(values, np.argsort(places)[(places < 0).sum():])
 
 
 @keras.saving.register_keras_serializable("spvae_tf")
@@ -230,16 +230,17 @@ class SumProductNetwork(keras.layers.Layer):
         if not self.levels:
             return []
         by_sum = self._by_sum(self.sum_weights if sum_weights is None else sum_weights)
-        log_weights, of_levels = by_sum - tf.expand_dims(log_sum_exp(by_sum), 1), []
+        log_weights = by_sum - tf.expand_dims(log_sum_exp(by_sum), 1)
+        by_level = []
         for level in self.levels:
             regions, products, sums = level.weights.shape
             first = level.first_node - self._unit - 1
             columns = log_weights[0, :products, first:first + regions * sums]
-            of_levels.append(tf.transpose(tf.reshape(columns, [products, regions, sums]), [1, 0, 2]))
-        return of_levels
+            by_level.append(tf.transpose(tf.reshape(columns, [products, regions, sums]), [1, 0, 2]))
+        return by_level
 
     def _by_sum(self, sum_weights):
-        """[1, M, sums], −∞ filling up: all sums are normalised at once, which compiles sooner than level by level."""
+        """The sum weights [1, M, sums], −∞ filling up: to normalise all at once compiles sooner than level by level."""
         padded = tf.pad(tf.convert_to_tensor(sum_weights), [[1, 0]], constant_values=-np.inf)
         return tf.gather(padded, self._weights_by_sum[None] + 1)
 
@@ -302,7 +303,7 @@ class SumProductNetwork(keras.layers.Layer):
 
         ∂ log p(x) / ∂ log p_l(x) = P(leaf l is in the induced tree | x), and for the log-weight of sum n's child c,
         ∂ log p(x) / ∂ log w_nc = P(n is in the tree, y_n = c | x), from which normalising the weights takes
-        w_nc P(n is in the tree | x).
+        w_nc P(n is in the tree | x). Second derivatives are NaN where a region is impossible.
         """
         ratios = []  # of each level, what log-sum-exp and softmax have in common
 
@@ -317,15 +318,16 @@ class SumProductNetwork(keras.layers.Layer):
             reached, edges = self.downward([_quotients(r, total) for r, total, _ in ratios], upstream)
             taken, sums = (tf.cast(tf.reduce_sum(t, axis=-1), sum_weights.dtype)
                            for t in (self.by_weight(edges), reached[self._unit + 1:]))
-            normaliser = softmax(self._by_sum(sum_weights)) * sums
-            return self.leaf_nodes(reached), taken - _in_order(normaliser[0], self._weights_by_sum)
+            normaliser = tf.reshape(softmax(self._by_sum(sum_weights)) * sums, [-1])
+            return self.leaf_nodes(reached), taken - _in_weight_order(normaliser, self._weights_by_sum.ravel())
 
         return values[self._root], gradient
 
     def by_weight(self, edges):
-        """What each level has for its sums' children, [R, M, S, …], as one array in the order of the sum weights."""
-        places = np.concatenate([level.weights.reshape(-1) for level in self.levels])
-        return _in_order(tf.concat([tf.reshape(e, [-1, *e.shape[3:]]) for e in edges], axis=0), places)
+        """What each level has for its sums' children, [R, M, S, batch], in the order of the sum weights, [n, batch]."""
+        places = [level.weights.ravel() for level in self.levels]
+        rows = [tf.reshape(edge, [p.size, -1]) for edge, p in zip(edges, places)]
+        return _in_weight_order(tf.concat(rows, axis=0), np.concatenate(places))
 
     def downward(self, choices, top):
         """Passes the probability of being part of the induced tree from the root to the leaves.

@@ -86,6 +86,14 @@ def test_the_libraries_own_log_is_quiet_unless_asked_for():
         assert done.returncode == 0 and ("reading a file" in done.stderr) == said, done.stderr
 
 
+def test_scripts_start_without_matplotlib():
+    """Keras would import it, half a second long; what is drawn later needs it all the same."""
+    code = "import cli, sys; assert 'matplotlib' not in sys.modules; import spvae_tf.figures; import matplotlib.pyplot"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", check=True)
+    loaded = "import matplotlib as m, matplotlib.figure, cli, sys; assert sys.modules['matplotlib'] is m"
+    subprocess.run([sys.executable, "-c", loaded], cwd=ROOT / "scripts", check=True)
+
+
 def test_help_has_an_example():
     for script in sorted(p.name for p in (ROOT / "scripts").glob("*.py") if p.name != "cli.py"):
         assert "\nExample" in (ROOT / "scripts" / script).read_text(), script

@@ -11,6 +11,7 @@ import tensorflow as tf
 from spvae_tf.errors import InputError
 from spvae_tf.region_graph import Partition, Region, RegionGraph, poon_domingos, random_binary_trees, single_region
 from spvae_tf.spn import SumProductNetwork
+from spvae_tf.spn import log_sum_exp as layer_log_sum_exp
 
 BATCH = 3
 
@@ -125,6 +126,11 @@ class BruteForce:
     def log_prob(self, leaves, weights=None):
         return log_sum_exp(self.log_terms(leaves, weights))
 
+    def weight_gradient(self, leaves):
+        """Differences of the batch's log-likelihood, added up, in every sum weight."""
+        return [(self.log_prob(leaves, self.weights + h) - self.log_prob(leaves, self.weights - h)).sum() / 2e-6
+                for h in 1e-6 * np.eye(len(self.weights))]
+
     def posterior(self, leaves):
         """P(tree | x), [trees, batch]."""
         return np.exp(self.log_terms(leaves) - self.log_prob(leaves))
@@ -138,6 +144,15 @@ def without_unit(spn, nodes):
     """[nodes, batch] -> [batch, nodes], less the unit node, which stands for the children that a product lacks."""
     unit = len(spn.graph.leaf_regions) * spn.num_components
     return np.ascontiguousarray(np.delete(np.asarray(nodes).T, unit, axis=1))
+
+
+def gradients(spn, leaves):
+    """Of the sum of the batch's log-likelihoods, in the leaves and in the sum weights."""
+    with tf.GradientTape() as tape:
+        tape.watch(leaves)
+        value = tf.reduce_sum(spn(leaves))
+    by_leaves, by_weights = tape.gradient(value, [leaves, spn.trainable_variables[0]])
+    return by_leaves, tf.convert_to_tensor(by_weights)
 
 
 def log_sum_exp(terms):
@@ -280,6 +295,19 @@ def test_impossible_region_beside_a_possible_one():
     np.testing.assert_allclose(spn(leaves), brute.log_prob(leaves), rtol=1e-12)
     assert np.isfinite(spn(leaves)).all()
     np.testing.assert_allclose(without_unit(spn, spn.posterior(leaves)[0]), brute.marginals(leaves), atol=1e-12)
+    by_leaves, by_weights = gradients(spn, tf.constant(leaves))
+    np.testing.assert_allclose(tf.reshape(by_leaves, [BATCH, -1]), brute.marginals(leaves)[:, :brute.num_leaves],
+                               atol=1e-12)
+    np.testing.assert_allclose(by_weights, brute.weight_gradient(leaves), atol=1e-7)
+
+
+def test_log_of_a_sum_of_nothing():
+    nothing = tf.fill([1, 3], tf.constant(-np.inf))
+    with tf.GradientTape() as tape:
+        tape.watch(nothing)
+        value = layer_log_sum_exp(nothing)
+    assert value.numpy() == -np.inf
+    np.testing.assert_array_equal(tape.gradient(value, nothing), np.zeros([1, 3]))
 
 
 # --- gradients --------------------------------------------------------------------------------------------------------
@@ -298,13 +326,7 @@ def test_gradient_of_the_leaves_is_their_posterior(case):
 
 def test_gradient_of_the_weights(mixture):
     spn, brute, leaves = mixture
-    with tf.GradientTape() as tape:
-        value = tf.reduce_sum(spn(leaves))
-    gradient = tf.convert_to_tensor(tape.gradient(value, spn.trainable_variables)[0])
-    step = 1e-6 * np.eye(spn.num_weights)
-    expected = [(brute.log_prob(leaves, brute.weights + h) - brute.log_prob(leaves, brute.weights - h)).sum() / 2e-6
-                for h in step]
-    np.testing.assert_allclose(gradient, expected, atol=1e-7)
+    np.testing.assert_allclose(gradients(spn, tf.constant(leaves))[1], brute.weight_gradient(leaves), atol=1e-7)
 
 
 # --- the latent variables ---------------------------------------------------------------------------------------------
@@ -420,6 +442,16 @@ def test_batch_of_any_size():
     leaves = draw_leaves(spn, batch=7)
     for size in (0, 1, 7):
         np.testing.assert_allclose(compiled(leaves[:size]), spn(leaves)[:size], rtol=1e-12)
+
+
+def test_gradients_of_a_batch_of_any_size():
+    spn = build("2x2")
+    compiled = tf.function(lambda leaves: gradients(spn, leaves),
+                           input_signature=[tf.TensorSpec([None, 4, 2], tf.float64)])
+    leaves = draw_leaves(spn, batch=7)
+    for size in (0, 1, 7):
+        for found, expected in zip(compiled(leaves[:size]), gradients(spn, tf.constant(leaves[:size])), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 8), (3, 4, 3), (3, 3, 2), (3, 2, 4), (4, 2), (1, 3, 4, 2)])
