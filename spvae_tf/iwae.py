@@ -149,7 +149,7 @@ class RunningBound:
         """The state with the samples [experts, k, batch] added; a sample of log-weight −∞ does not count."""
         top, first, second = state
         new_top = tf.maximum(top, tf.reduce_max(log_weights, axis=1))
-        reference = tf.maximum(new_top, new_top.dtype.min)
+        reference = tf.maximum(new_top, new_top.dtype.min)  # finite, even before a sample that counts
         scale, weights = tf.exp(top - reference), tf.exp(log_weights - reference[:, None])
         return (new_top, first * scale + tf.reduce_sum(weights, axis=1),
                 second * tf.square(scale) + tf.reduce_sum(tf.square(weights), axis=1))
