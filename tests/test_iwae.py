@@ -165,6 +165,17 @@ def test_effective_sample_size_of_equal_and_of_one_sided_weights():
     assert iwae.RunningBound.effective_sample_size(one).numpy() == pytest.approx(1)
 
 
+def test_sum_over_the_last_axis_and_its_gradient():
+    rng = np.random.default_rng(4)
+    x, weights = tf.constant(rng.standard_normal([2, 3, 4, 49])), rng.standard_normal([2, 3, 4])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = iwae.sum_last(x)
+        value = tf.reduce_sum(weights * total)
+    np.testing.assert_allclose(total, np.sum(x, axis=-1), atol=1e-12)
+    np.testing.assert_array_equal(tape.gradient(value, x), np.repeat(weights[..., None], 49, axis=-1))
+
+
 def test_noise_is_standard_normal():
     """Φ⁻¹ of evenly spread words, both ends included, and of random ones."""
     words = np.concatenate([np.arange(0, 2**32, 2**12), [2**32 - 1]]).astype(np.uint32)
