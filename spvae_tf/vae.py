@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from spvae_tf.polynomial import log1p
+from spvae_tf.tiling import UNCUT, WHOLE, places, quarters
 
 ARCHITECTURES = ("dense", "conv_leaf", "conv_image")
 # The encoder's two convolutions, filters and stride: of a super-pixel's VAE, of a whole image's (section 4).
@@ -39,7 +40,35 @@ def softplus(x):
     return value, lambda upstream: upstream / (1 + tf.exp(-x))
 
 
-class StackedDense(keras.layers.Layer):
+class _Stacked(keras.layers.Layer):
+    """One linear layer of every expert, as a product with a matrix, of which rectangles of images are parts."""
+
+    def at(self, outputs, parts):
+        """The layer's output at some pixels.
+
+        Args:
+          outputs: rectangle (tiling.py).
+          parts: of the input, (rectangle, [experts, rows, features]) each; all that these outputs depend on.
+
+        Returns:
+          [experts, rows, features of the outputs].
+        """
+        dtype = parts[0][1].dtype
+        total = self._bias_at(outputs, dtype)
+        for inputs, rows in parts:
+            total += tf.matmul(rows, self._matrix(inputs, outputs, dtype))
+        return total
+
+
+def _spread(bias, features):
+    """[experts, 1, biases] -> [experts, 1, outputs], output n with the bias number features[n].
+
+    A product, or XLA would look each bias up while it adds them, at a fifth of the speed.
+    """
+    return tf.matmul(bias, tf.constant(np.eye(bias.shape[2])[:, features], bias.dtype)[None])
+
+
+class StackedDense(_Stacked):
     """One dense layer of every expert: [experts, rows, inputs] -> [experts, rows, units].
 
     Args:
@@ -47,10 +76,13 @@ class StackedDense(keras.layers.Layer):
       num_inputs: features in.
       units: features out.
       rng: numpy Generator that the initial kernels come from.
+      input_size: (height, width) of the images that the inputs are, for `at`.
+      output_size: the same of the outputs.
     """
 
-    def __init__(self, num_experts, num_inputs, units, rng, **kwargs):
+    def __init__(self, num_experts, num_inputs, units, rng, input_size=(1, 1), output_size=(1, 1), **kwargs):
         super().__init__(**kwargs)
+        self.input_size, self.output_size = input_size, output_size
         # a normal cut at two deviations, its variance 2/fan_in after the cut (released code)
         stddev = math.sqrt(2 / num_inputs) / 0.87962566103423978
         self.kernel = self.add_weight(
@@ -68,13 +100,26 @@ class StackedDense(keras.layers.Layer):
             bias = tf.pad(bias, [[0, 0], [0, 0], [0, surplus]])
         return tf.matmul(rows, kernel) + bias
 
+    def _matrix(self, inputs, outputs, dtype):
+        kernel = tf.cast(self.kernel, dtype)
+        images = tf.reshape(kernel, [kernel.shape[0], *self.input_size, kernel.shape[1] // math.prod(self.input_size),
+                                     *self.output_size, kernel.shape[2] // math.prod(self.output_size)])
+        part = images[(slice(None), *inputs, slice(None), *outputs)]
+        return tf.reshape(part, [kernel.shape[0], math.prod(part.shape[1:4]), math.prod(part.shape[4:])])
 
-class StackedConv(keras.layers.Layer):
+    def _bias_at(self, outputs, dtype):
+        bias = tf.cast(self.bias, dtype)
+        if outputs == WHOLE:
+            return bias
+        return _spread(bias, places(outputs, self.output_size, bias.shape[2] // math.prod(self.output_size)))
+
+
+class StackedConv(_Stacked):
     """One 3×3 convolution, or transposed convolution, of every expert, with "same" padding.
 
-    Images are rows of features ordered (row, column, channel). Small images are convolved by one matrix product with
-    the kernel written out as a [pixels·channels, pixels·channels] matrix, which for 7×7 super-pixels outruns a loop
-    over experts; larger ones by one convolution per expert.
+    Images are rows of features ordered (row, column, channel). Small images are convolved by matrix products with the
+    kernel written out as a [pixels·channels, pixels·channels] matrix, which for 7×7 super-pixels outruns a loop over
+    experts; larger ones by one convolution per expert.
 
     Args:
       num_experts: E.
@@ -101,21 +146,31 @@ class StackedConv(keras.layers.Layer):
         self.bias = self.add_weight(shape=(num_experts, 1, channels[1]), name="bias", initializer="zeros")
         self.built = True  # as above
 
-    def call(self, rows):
-        kernel = tf.cast(self.kernel, rows.dtype)
-        experts, num_rows = kernel.shape[0], tf.shape(rows)[1]
+    @property
+    def is_written_out(self):
+        """Whether this is one product per tile instead of a convolution per expert."""
         pixels = max(math.prod(self.input_size), math.prod(self.output_size))
-        images = tf.reshape(rows, [experts, num_rows, *self.input_size, self.channels[0]])
-        if experts == 1:
+        return self.kernel.shape[0] > 1 and pixels <= self.WRITTEN_OUT_LIMIT
+
+    @property
+    def tiling(self):
+        """How to cut the images, for `at`."""
+        return quarters(self.input_size) if self.is_written_out and self.stride == 1 else UNCUT
+
+    def call(self, rows):
+        return self.at(WHOLE, [(WHOLE, rows)])
+
+    def at(self, outputs, parts):
+        if self.is_written_out:
+            return super().at(outputs, parts)
+        (_, rows), = parts  # uncut
+        kernel, num_rows = tf.cast(self.kernel, rows.dtype), tf.shape(rows)[1]
+        images = tf.reshape(rows, [kernel.shape[0], num_rows, *self.input_size, self.channels[0]])
+        if kernel.shape[0] == 1:
             out = self._convolve((images[0], kernel[0]))
-        elif pixels <= self.WRITTEN_OUT_LIMIT:
-            out = tf.matmul(rows, self._written_out(kernel))
         else:
             out = tf.map_fn(self._convolve, (images, kernel), fn_output_signature=rows.dtype)
-        # a product, or XLA would look each pixel's bias up while it adds them, at a fifth of the speed
-        every_pixel = np.tile(np.eye(self.channels[1]), math.prod(self.output_size))
-        bias = tf.matmul(tf.cast(self.bias, rows.dtype), tf.constant(every_pixel, rows.dtype)[None])
-        return tf.reshape(out, [experts, num_rows, self.num_outputs]) + bias
+        return tf.reshape(out, [kernel.shape[0], num_rows, self.num_outputs]) + self._bias_at(outputs, rows.dtype)
 
     def _convolve(self, images_and_kernel):
         images, kernel = images_and_kernel
@@ -124,15 +179,43 @@ class StackedConv(keras.layers.Layer):
         shape = [tf.shape(images)[0], *self.output_size, self.channels[1]]
         return tf.nn.conv2d_transpose(images, kernel, shape, self.stride, "SAME")
 
-    def _written_out(self, kernel):
-        """The matrix [experts, inputs, outputs] that multiplying by is the convolution."""
+    def _matrix(self, inputs, outputs, dtype):
+        """The kernel written out, [experts, inputs, outputs]: multiplying by it is the convolution."""
+        kernel = tf.cast(self.kernel, dtype)
         taps = tf.reshape(kernel, [kernel.shape[0], 9, *kernel.shape[3:]])
+        inputs, outputs = places(inputs, self.input_size), places(outputs, self.output_size)
         if self.transposed:  # the transpose of the convolution from the output's size to the input's
             where, equation = _tap_positions(self.output_size, self.input_size, self.stride), "qtp,etdc->epcqd"
+            where = where[outputs][:, :, inputs]
         else:
             where, equation = _tap_positions(self.input_size, self.output_size, self.stride), "ptq,etcd->epcqd"
-        matrix = tf.einsum(equation, tf.constant(where, kernel.dtype), taps)
-        return tf.reshape(matrix, [kernel.shape[0], -1, self.num_outputs])
+            where = where[inputs][:, :, outputs]
+        matrix = tf.einsum(equation, tf.constant(where, dtype), taps)
+        return tf.reshape(matrix, [kernel.shape[0], len(inputs) * self.channels[0], len(outputs) * self.channels[1]])
+
+    def _bias_at(self, outputs, dtype):
+        pixels = len(places(outputs, self.output_size))
+        return _spread(tf.cast(self.bias, dtype), np.tile(np.arange(self.channels[1]), pixels))
+
+
+def _two_layers(first, second, rows):
+    """softplus(second(softplus(first(rows)))), the second layer a convolution, whose kernel's zeros are skipped.
+
+    Args:
+      first: StackedDense or StackedConv, whose outputs are images.
+      second: StackedConv.
+      rows: [experts, rows, features] for the first.
+
+    Returns:
+      The tiles of the result, as parts for `at`.
+    """
+    tiling, channels = second.tiling, second.channels[0]
+    strips = [first.at(strip, [(WHOLE, rows)]) for strip in tiling.strips]
+    pieces = []
+    for piece in tiling.pieces:
+        ends = [end and end * channels for end in (piece.pixels.start, piece.pixels.stop)]
+        pieces.append((piece.rectangle, softplus(strips[piece.strip][:, :, slice(*ends)])))
+    return [(tile, softplus(second.at(tile, [pieces[n] for n in seen]))) for tile, seen in tiling.tiles]
 
 
 @functools.lru_cache
@@ -264,7 +347,7 @@ class ConvEncoder(keras.layers.Layer):
         self.trunk = [
             StackedConv(num_experts, size, middle, (1, filters[0]), stride, rng, name="conv_0"),
             StackedConv(num_experts, middle, small, filters, stride, rng, name="conv_1"),
-            StackedDense(num_experts, math.prod(small) * filters[1], hidden_units, rng, name="hidden")]
+            StackedDense(num_experts, math.prod(small) * filters[1], hidden_units, rng, small, name="hidden")]
         self.mean = StackedDense(num_experts, hidden_units, latent_dim, rng, name="mean")
         self.precision = StackedDense(num_experts, hidden_units, latent_dim, rng, name="precision")
 
@@ -277,9 +360,9 @@ class ConvEncoder(keras.layers.Layer):
         Returns:
           (mean, precision), each [experts, rows, latent_dim].
         """
-        for layer in self.trunk:
-            x = softplus(layer(x))
-        return self.mean(x), 1 + tf.square(self.precision(x))
+        first, second, hidden = self.trunk
+        code = softplus(hidden.at(WHOLE, _two_layers(first, second, x)))
+        return self.mean(code), 1 + tf.square(self.precision(code))
 
 
 class ConvDecoder(keras.layers.Layer):
@@ -298,7 +381,8 @@ class ConvDecoder(keras.layers.Layer):
     def __init__(self, num_experts, latent_dim, size, filters, stride, num_outputs, rng, **kwargs):
         super().__init__(**kwargs)
         middle, small = conv_sizes(size, stride)
-        self.dense = StackedDense(num_experts, latent_dim, math.prod(small) * filters[1], rng, name="dense")
+        self.dense = StackedDense(
+            num_experts, latent_dim, math.prod(small) * filters[1], rng, output_size=small, name="dense")
         self.deconv = StackedConv(num_experts, small, middle, filters[::-1], stride, rng, True, name="deconv")
         self.heads = [StackedConv(num_experts, middle, size, (filters[0], 1), stride, rng, True, name=f"output_{n}")
                       for n in range(num_outputs)]
@@ -312,8 +396,8 @@ class ConvDecoder(keras.layers.Layer):
         Returns:
           A tuple of [experts, rows, pixels].
         """
-        rows = softplus(self.deconv(softplus(self.dense(z))))
-        return tuple(head(rows) for head in self.heads)
+        tiles = _two_layers(self.dense, self.deconv, z)
+        return tuple(head.at(WHOLE, tiles) for head in self.heads)
 
 
 def build_experts(architecture, num_experts, size, hidden_units, latent_dim, num_outputs, rng):
