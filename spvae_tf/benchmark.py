@@ -6,6 +6,7 @@ shapes, added up. What a step takes beyond its floor is what this code adds.
 """
 
 import dataclasses
+import functools
 import math
 import multiprocessing
 import time
@@ -22,6 +23,7 @@ from spvae_tf.data import load_dataset
 from spvae_tf.errors import InputError
 from spvae_tf.model import EVALUATION_BATCH, MODELS, evaluation_rows
 from spvae_tf.plain import PlainSPVAE
+from spvae_tf.tiling import places
 from spvae_tf.training import Compiled, Trainer
 
 TIMED = ("step", "validation", "evaluation", "inpainting", "plain")
@@ -119,13 +121,23 @@ def _peak_memory():
 
 # --- floors -----------------------------------------------------------------------------------------------------------
 
-def _layers(network):
-    """The dense and convolution layers of an encoder or decoder with the shape of their input features."""
+def _products(network, rows):
+    """The layers of an encoder or decoder: (layer, function that is its products alone, random arguments of it)."""
     for layer in network._flatten_layers(include_self=False):
-        if isinstance(layer, vae.StackedDense):
-            yield layer, layer.kernel.shape[1]
-        elif isinstance(layer, vae.StackedConv):
-            yield layer, math.prod(layer.input_size) * layer.channels[0]
+        if not isinstance(layer, (vae.StackedDense, vae.StackedConv)):
+            continue
+        inputs = [layer.kernel.shape[1]] if isinstance(layer, vae.StackedDense) else [
+            math.prod(layer.input_size) * layer.channels[0]]
+        function = layer
+        if layer.name in ("conv_1", "deconv"):
+            function, tiling = functools.partial(_by_tiles, layer), layer.tiling
+            inputs = [len(places(piece.rectangle, layer.input_size, layer.channels[0])) for piece in tiling.pieces]
+        yield layer, function, [tf.random.normal([layer.kernel.shape[0], rows, count]) for count in inputs]
+
+
+def _by_tiles(layer, *pieces):
+    parts = [(piece.rectangle, x) for piece, x in zip(layer.tiling.pieces, pieces)]
+    return layer.at([(tile, [parts[n] for n in seen]) for tile, seen in layer.tiling.tiles])
 
 
 def _is_hidden(layer):
@@ -165,11 +177,11 @@ def floor_timings(model, encoder_rows, decoder_rows, gradients):
     for network, rows in ((model.encoder, encoder_rows), (model.decoder, decoder_rows)):
         if not gradients and network is model.encoder:
             continue  # once per image, not once per sample
-        for layer, inputs in _layers(network):
-            x = tf.random.normal([layer.kernel.shape[0], rows, inputs])
-            pieces["matrix products"].append(timing(layer, x, variables=layer.trainable_variables))
+        for layer, function, arguments in _products(network, rows):
+            pieces["matrix products"].append(timing(function, *arguments, variables=layer.trainable_variables))
             if _is_hidden(layer):
-                pieces["transcendental functions"].append(timing(vae.softplus, layer(x)))
+                for features in tf.nest.flatten(function(*arguments)):
+                    pieces["transcendental functions"].append(timing(vae.softplus, features))
     pixels = model._leaf_pixels.shape[1]
     outputs = [tf.random.normal([model.num_experts, decoder_rows, pixels]) for _ in range(model.likelihood.num_outputs)]
     x = tf.random.uniform([model.num_experts, decoder_rows, pixels])

@@ -1,10 +1,9 @@
-"""Images in parts, so that a convolution of small images skips most zeros of its written-out kernel.
+"""Images in parts, so that the convolution of a small image skips most zeros of its written-out kernel.
 
 Written out as a matrix [pixels, pixels], a 3×3 kernel on 7×7 pixels is 85 % zeros. But a quarter of the output, a tile,
-sees no more of the input than its own rows and columns and one more of each: four products for four tiles make 43 % of
-the multiplications. To copy the input of each tile together would cost what is saved. Therefore the layer before makes
-its output in strips of columns, of which a tile sees two, and of these the upper or the lower rows, which lie side by
-side in the strip: a piece.
+sees no more of the input than its own rows and columns and one more of each: four products for four tiles are 43 % of
+the multiplications. To copy each tile's input together would cost what is saved. Therefore the layer before makes it in
+strips of columns, two of which a tile sees, and of these the upper or the lower rows, which lie side by side: a piece.
 
     columns 0 1 2 | 3 4 | 5 6     the tile of rows 0–3 and columns 0–3 sees rows 0–4 of the first two strips
 
@@ -19,7 +18,7 @@ import math
 import numpy as np
 
 WHOLE = slice(None), slice(None)
-SMALLEST = 6  # pixels of a side that is cut in two; smaller products would be slower
+SMALLEST = 5  # pixels of a side that is cut in two; shorter ones make products too small to gain
 
 
 def places(rectangle, size, channels=1):
@@ -36,19 +35,33 @@ def places(rectangle, size, channels=1):
     return np.arange(math.prod(size) * channels).reshape(*size, channels)[rectangle].ravel()
 
 
+def grown(part, length):
+    """What a part of a side sees through a kernel of 3, or is seen by: one pixel more at each end.
+
+    Args:
+      part: slice; that of everything stays as it is.
+      length: pixels of the side.
+
+    Returns:
+      slice.
+    """
+    return slice(max((part.start or 0) - 1, 0), min((part.stop or length) + 1, length))
+
+
 @dataclasses.dataclass(frozen=True)
 class Piece:
     """Some rows of a strip.
 
     Attributes:
       rectangle: where it lies in the image.
-      strip: the number of its strip.
-      pixels: the slice of the strip's pixels that it is.
+      strip: number of its strip.
+      first, last: it is the strip's pixels first, …, last − 1.
     """
 
     rectangle: tuple
     strip: int
-    pixels: slice
+    first: int
+    last: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +70,8 @@ class Tiling:
 
     Attributes:
       strips: rectangles that make up the input.
-      pieces: of the strips, which overlap.
-      tiles: (rectangle, numbers of the pieces that it sees) each; they make up the output.
+      pieces: of the strips; they overlap.
+      tiles: (rectangle, numbers of the pieces that it sees) each; they make up the output, row by row.
     """
 
     strips: tuple
@@ -66,7 +79,16 @@ class Tiling:
     tiles: tuple
 
 
-UNCUT = Tiling((WHOLE,), (Piece(WHOLE, 0, slice(None)),), ((WHOLE, (0,)),))
+def whole(size):
+    """The tiling that cuts nothing.
+
+    Args:
+      size: (height, width) of the input.
+
+    Returns:
+      Tiling.
+    """
+    return Tiling((WHOLE,), (Piece(WHOLE, 0, 0, math.prod(size)),), ((WHOLE, (0,)),))
 
 
 @functools.lru_cache
@@ -74,22 +96,25 @@ def quarters(size):
     """The tiling for a 3×3 convolution of stride 1; sides of fewer than SMALLEST pixels stay whole.
 
     Args:
-      size: (height, width) of its input and output.
+      size: (height, width) of its input and of its output.
 
     Returns:
       Tiling.
     """
     height, width = size
-    rows, columns = [_halves(n) for n in size]
-    bands = [slice(max(half.start - 1, 0), min(half.stop + 1, height)) for half in rows]
-    cuts = [0, width] if len(columns) == 1 else [0, columns[1].start - 1, columns[1].start + 1, width]
-    strips = [slice(*ends) for ends in itertools.pairwise(cuts)]
-    pieces = [Piece((band, strip), number, slice(*((strip.stop - strip.start) * n for n in (band.start, band.stop))))
-              for band in bands for number, strip in enumerate(strips)]
+    rows, columns = map(_halves, size)
+    seams = [end for half in columns[1:] for end in (half.start - 1, half.start + 1)]
+    strips = [slice(*ends) for ends in itertools.pairwise([0, *seams, width])]
+    pieces = []
+    for half in rows:
+        seen = grown(half, height)
+        for number, strip in enumerate(strips):
+            side = strip.stop - strip.start
+            pieces.append(Piece((seen, strip), number, side * seen.start, side * seen.stop))
     tiles = []
-    for (b, half), (c, other) in itertools.product(enumerate(rows), enumerate(columns)):
-        first = b * len(strips) + c
-        tiles.append(((half, other), (first,) if len(strips) == 1 else (first, first + 1)))
+    for (i, above), (j, left) in itertools.product(enumerate(rows), enumerate(columns)):
+        nearest = i * len(strips) + j  # and the next one, where there is a seam
+        tiles.append(((above, left), tuple(range(nearest, nearest + len(columns)))))
     return Tiling(tuple((slice(0, height), strip) for strip in strips), tuple(pieces), tuple(tiles))
 
 

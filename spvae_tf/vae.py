@@ -6,6 +6,7 @@ made the published code several times slower than a VAE.
 """
 
 import functools
+import itertools
 import math
 
 import keras
@@ -13,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from spvae_tf.polynomial import log1p
-from spvae_tf.tiling import UNCUT, WHOLE, places, quarters
+from spvae_tf.tiling import WHOLE, grown, places, quarters, whole
 
 ARCHITECTURES = ("dense", "conv_leaf", "conv_image")
 # The encoder's two convolutions, filters and stride: of a super-pixel's VAE, of a whole image's (section 4).
@@ -41,29 +42,59 @@ def softplus(x):
 
 
 class _Stacked(keras.layers.Layer):
-    """One linear layer of every expert, as a product with a matrix, of which rectangles of images are parts."""
+    """One linear layer of every expert, whose input and output can come in parts: rectangles of images (tiling.py)."""
 
-    def at(self, outputs, parts):
-        """The layer's output at some pixels.
+    transposed = False  # whether `matrices` are
+
+    def matrices(self, blocks, dtype):
+        """What to multiply rectangles of the input by, for what they add to rectangles of the output.
 
         Args:
-          outputs: rectangle (tiling.py).
-          parts: of the input, (rectangle, [experts, rows, features]) each; all that these outputs depend on.
+          blocks: (rectangle of the input, rectangle of the output) each.
+          dtype: of the result.
 
         Returns:
-          [experts, rows, features of the outputs].
+          A list of [experts, inputs, outputs], or of [experts, outputs, inputs] if `transposed`.
         """
-        dtype = parts[0][1].dtype
-        total = self._bias_at(outputs, dtype)
-        for inputs, rows in parts:
-            total += tf.matmul(rows, self._matrix(inputs, outputs, dtype))
-        return total
+        raise NotImplementedError
+
+    def bias_at(self, outputs, dtype):
+        """The biases of a rectangle of the output.
+
+        Args:
+          outputs: rectangle.
+          dtype: of the result.
+
+        Returns:
+          [experts, 1, outputs].
+        """
+        raise NotImplementedError
+
+    def at(self, wanted):
+        """Rectangles of the output.
+
+        Args:
+          wanted: (rectangle, parts) each; the parts, (rectangle, [experts, rows, features]) each, are those of the
+            input that this rectangle of the output depends on.
+
+        Returns:
+          A list of [experts, rows, features].
+        """
+        dtype = wanted[0][1][0][1].dtype
+        matrices = iter(self.matrices([(inputs, outputs) for outputs, parts in wanted for inputs, _ in parts], dtype))
+        results = []
+        for outputs, parts in wanted:
+            total = self.bias_at(outputs, dtype)
+            for _, rows in parts:
+                total += tf.matmul(rows, next(matrices), transpose_b=self.transposed)
+            results.append(total)
+        return results
 
 
 def _spread(bias, features):
     """[experts, 1, biases] -> [experts, 1, outputs], output n with the bias number features[n].
 
-    A product, or XLA would look each bias up while it adds them, at a fifth of the speed.
+    A product, or XLA would look each bias up while it adds it, at a fifth of the speed.
     """
     return tf.matmul(bias, tf.constant(np.eye(bias.shape[2])[:, features], bias.dtype)[None])
 
@@ -76,8 +107,8 @@ class StackedDense(_Stacked):
       num_inputs: features in.
       units: features out.
       rng: numpy Generator that the initial kernels come from.
-      input_size: (height, width) of the images that the inputs are, for `at`.
-      output_size: the same of the outputs.
+      input_size: (height, width), where the inputs are images.
+      output_size: (height, width), where the outputs are.
     """
 
     def __init__(self, num_experts, num_inputs, units, rng, input_size=(1, 1), output_size=(1, 1), **kwargs):
@@ -100,14 +131,25 @@ class StackedDense(_Stacked):
             bias = tf.pad(bias, [[0, 0], [0, 0], [0, surplus]])
         return tf.matmul(rows, kernel) + bias
 
-    def _matrix(self, inputs, outputs, dtype):
+    def at(self, wanted):
+        """As above; for rows with surplus features, all 1, the biases are the weights of the first of these."""
+        rows = wanted[0][1][0][1]
+        surplus = rows.shape[-1] - self.kernel.shape[1]
+        if self.input_size != (1, 1) or not surplus:
+            return super().at(wanted)
+        matrices = self.matrices([(WHOLE, outputs) for outputs, _ in wanted], rows.dtype)
+        biases = [self.bias_at(outputs, rows.dtype) for outputs, _ in wanted]
+        return [tf.matmul(rows, tf.pad(tf.concat(both, 1), [[0, 0], [0, surplus - 1], [0, 0]]))
+                for both in zip(matrices, biases)]
+
+    def matrices(self, blocks, dtype):
         kernel = tf.cast(self.kernel, dtype)
         images = tf.reshape(kernel, [kernel.shape[0], *self.input_size, kernel.shape[1] // math.prod(self.input_size),
                                      *self.output_size, kernel.shape[2] // math.prod(self.output_size)])
-        part = images[(slice(None), *inputs, slice(None), *outputs)]
-        return tf.reshape(part, [kernel.shape[0], math.prod(part.shape[1:4]), math.prod(part.shape[4:])])
+        parts = [images[(slice(None), *inputs, slice(None), *outputs)] for inputs, outputs in blocks]
+        return [tf.reshape(p, [p.shape[0], math.prod(p.shape[1:4]), math.prod(p.shape[4:])]) for p in parts]
 
-    def _bias_at(self, outputs, dtype):
+    def bias_at(self, outputs, dtype):
         bias = tf.cast(self.bias, dtype)
         if outputs == WHOLE:
             return bias
@@ -136,7 +178,7 @@ class StackedConv(_Stacked):
     def __init__(self, num_experts, input_size, output_size, channels, stride, rng, transposed=False, **kwargs):
         super().__init__(**kwargs)
         self.input_size, self.output_size, self.channels = input_size, output_size, channels
-        self.stride, self.transposed = stride, transposed
+        self.stride, self.transposed = stride, transposed  # most transposed ones have more inputs than outputs
         self.num_outputs = math.prod(output_size) * channels[1]
         taps = channels[::-1] if transposed else channels
         limit = math.sqrt(6 / (9 * sum(channels)))  # Glorot's uniform (released code)
@@ -155,22 +197,22 @@ class StackedConv(_Stacked):
     @property
     def tiling(self):
         """How to cut the images, for `at`."""
-        return quarters(self.input_size) if self.is_written_out and self.stride == 1 else UNCUT
+        return (quarters if self.is_written_out and self.stride == 1 else whole)(self.input_size)
 
     def call(self, rows):
-        return self.at(WHOLE, [(WHOLE, rows)])
+        return self.at([(WHOLE, [(WHOLE, rows)])])[0]
 
-    def at(self, outputs, parts):
+    def at(self, wanted):
         if self.is_written_out:
-            return super().at(outputs, parts)
-        (_, rows), = parts  # uncut
+            return super().at(wanted)
+        ((outputs, ((_, rows),)),) = wanted  # uncut
         kernel, num_rows = tf.cast(self.kernel, rows.dtype), tf.shape(rows)[1]
         images = tf.reshape(rows, [kernel.shape[0], num_rows, *self.input_size, self.channels[0]])
         if kernel.shape[0] == 1:
             out = self._convolve((images[0], kernel[0]))
         else:
             out = tf.map_fn(self._convolve, (images, kernel), fn_output_signature=rows.dtype)
-        return tf.reshape(out, [kernel.shape[0], num_rows, self.num_outputs]) + self._bias_at(outputs, rows.dtype)
+        return [tf.reshape(out, [kernel.shape[0], num_rows, self.num_outputs]) + self.bias_at(outputs, rows.dtype)]
 
     def _convolve(self, images_and_kernel):
         images, kernel = images_and_kernel
@@ -179,21 +221,29 @@ class StackedConv(_Stacked):
         shape = [tf.shape(images)[0], *self.output_size, self.channels[1]]
         return tf.nn.conv2d_transpose(images, kernel, shape, self.stride, "SAME")
 
-    def _matrix(self, inputs, outputs, dtype):
-        """The kernel written out, [experts, inputs, outputs]: multiplying by it is the convolution."""
+    def matrices(self, blocks, dtype):
+        """The kernel written out: multiplying by these matrices is the convolution."""
         kernel = tf.cast(self.kernel, dtype)
-        taps = tf.reshape(kernel, [kernel.shape[0], 9, *kernel.shape[3:]])
-        inputs, outputs = places(inputs, self.input_size), places(outputs, self.output_size)
-        if self.transposed:  # the transpose of the convolution from the output's size to the input's
-            where, equation = _tap_positions(self.output_size, self.input_size, self.stride), "qtp,etdc->epcqd"
-            where = where[outputs][:, :, inputs]
-        else:
-            where, equation = _tap_positions(self.input_size, self.output_size, self.stride), "ptq,etcd->epcqd"
-            where = where[inputs][:, :, outputs]
-        matrix = tf.einsum(equation, tf.constant(where, dtype), taps)
-        return tf.reshape(matrix, [kernel.shape[0], len(inputs) * self.channels[0], len(outputs) * self.channels[1]])
+        experts, _, _, large, small = kernel.shape  # channels of the image that is not made smaller by a stride
+        taps = tf.reshape(tf.transpose(kernel, [0, 3, 4, 1, 2]), [-1, 9])
+        # a transposed convolution is the transpose of the one from its output's size to its input's
+        sizes = [self.output_size, self.input_size] if self.transposed else [self.input_size, self.output_size]
+        where = _tap_positions(*sizes, self.stride)
+        positions = []
+        for block in blocks:
+            rectangles = reversed(block) if self.transposed else block
+            rows, columns = (places(rectangle, size) for rectangle, size in zip(rectangles, sizes))
+            positions.append(where[:, rows][:, :, columns])
+        all_blocks = tf.constant(np.concatenate([p.reshape(9, -1) for p in positions], 1), dtype)
+        written = tf.split(tf.matmul(taps, all_blocks), [p[0].size for p in positions], 1)
+        matrices = []
+        for block, position in zip(written, positions):
+            _, rows, columns = position.shape
+            matrix = tf.transpose(tf.reshape(block, [experts, large, small, rows, columns]), [0, 3, 1, 4, 2])
+            matrices.append(tf.reshape(matrix, [experts, rows * large, columns * small]))
+        return matrices
 
-    def _bias_at(self, outputs, dtype):
+    def bias_at(self, outputs, dtype):
         pixels = len(places(outputs, self.output_size))
         return _spread(tf.cast(self.bias, dtype), np.tile(np.arange(self.channels[1]), pixels))
 
@@ -210,24 +260,23 @@ def _two_layers(first, second, rows):
       The tiles of the result, as parts for `at`.
     """
     tiling, channels = second.tiling, second.channels[0]
-    strips = [first.at(strip, [(WHOLE, rows)]) for strip in tiling.strips]
-    pieces = []
-    for piece in tiling.pieces:
-        ends = [end and end * channels for end in (piece.pixels.start, piece.pixels.stop)]
-        pieces.append((piece.rectangle, softplus(strips[piece.strip][:, :, slice(*ends)])))
-    return [(tile, softplus(second.at(tile, [pieces[n] for n in seen]))) for tile, seen in tiling.tiles]
+    strips = first.at([(strip, [(WHOLE, rows)]) for strip in tiling.strips])
+    pieces = [(piece.rectangle, softplus(strips[piece.strip][..., channels * piece.first:channels * piece.last]))
+              for piece in tiling.pieces]
+    tiles = second.at([(tile, [pieces[n] for n in seen]) for tile, seen in tiling.tiles])
+    return [(tile, softplus(out)) for (tile, _), out in zip(tiling.tiles, tiles)]
 
 
 @functools.lru_cache
 def _tap_positions(size_in, size_out, stride):
-    """[pixels in, 9 taps, pixels out], 1 where an output pixel sees an input pixel through a tap ("same" padding)."""
-    where = np.zeros([*size_in, 3, 3, *size_out], np.float32)
+    """[9 taps, pixels in, pixels out], 1 where an output pixel sees an input pixel through a tap ("same" padding)."""
+    where = np.zeros([3, 3, *size_in, *size_out], np.float32)
     starts = [max((o - 1) * stride + 3 - i, 0) // 2 for i, o in zip(size_in, size_out)]
     for row, column, a, b in np.ndindex(*size_out, 3, 3):
         i, j = row * stride + a - starts[0], column * stride + b - starts[1]
         if 0 <= i < size_in[0] and 0 <= j < size_in[1]:
-            where[i, j, a, b, row, column] = 1
-    return where.reshape(size_in[0] * size_in[1], 9, -1)
+            where[a, b, i, j, row, column] = 1
+    return where.reshape(9, math.prod(size_in), -1)
 
 
 class StackedMLP(keras.layers.Layer):
@@ -361,7 +410,8 @@ class ConvEncoder(keras.layers.Layer):
           (mean, precision), each [experts, rows, latent_dim].
         """
         first, second, hidden = self.trunk
-        code = softplus(hidden.at(WHOLE, _two_layers(first, second, x)))
+        code, = hidden.at([(WHOLE, _two_layers(first, second, x))])
+        code = softplus(code)
         return self.mean(code), 1 + tf.square(self.precision(code))
 
 
@@ -396,8 +446,28 @@ class ConvDecoder(keras.layers.Layer):
         Returns:
           A tuple of [experts, rows, pixels].
         """
+        # ones, and the biases as weights of the first: their gradient comes with the kernel's. The rest fill registers
+        z = tf.pad(z, [[0, 0], [0, 0], [0, 8 - z.shape[2] % 8]], constant_values=1)
         tiles = _two_layers(self.dense, self.deconv, z)
-        return tuple(head.at(WHOLE, tiles) for head in self.heads)
+        if self.heads[0].is_written_out:
+            return tuple(self._heads_of(tiles))
+        return tuple(head.at([(WHOLE, tiles)])[0] for head in self.heads)
+
+    def _heads_of(self, tiles):
+        """All heads in one product for each tile, with those rows of the output that the tile reaches."""
+        height, width = self.heads[0].output_size
+        dtype = tiles[0][1].dtype
+        outputs = [head.bias_at(WHOLE, dtype) for head in self.heads]
+        for rows, abreast in itertools.groupby(tiles, lambda tile: tile[0][0]):
+            rectangles, features = zip(*abreast)
+            reached = grown(rows, height), slice(None)
+            matrices = [head.matrices([(rectangle, reached) for rectangle in rectangles], dtype) for head in self.heads]
+            products = [tf.matmul(x, tf.concat(of_heads, 1), transpose_b=True)
+                        for x, *of_heads in zip(features, *matrices)]
+            for n, reaching in enumerate(tf.split(functools.reduce(tf.add, products), len(self.heads), 2)):
+                margins = width * reached[0].start, width * (height - reached[0].stop)
+                outputs[n] += tf.pad(reaching, [[0, 0], [0, 0], margins])
+        return outputs
 
 
 def build_experts(architecture, num_experts, size, hidden_units, latent_dim, num_outputs, rng):
