@@ -6,7 +6,6 @@ shapes, added up. What a step takes beyond its floor is what this code adds.
 """
 
 import dataclasses
-import functools
 import math
 import multiprocessing
 import time
@@ -23,7 +22,7 @@ from spvae_tf.data import load_dataset
 from spvae_tf.errors import InputError
 from spvae_tf.model import EVALUATION_BATCH, MODELS, evaluation_rows
 from spvae_tf.plain import PlainSPVAE
-from spvae_tf.tiling import places
+from spvae_tf.tiling import WHOLE, places
 from spvae_tf.training import Compiled, Trainer
 
 TIMED = ("step", "validation", "evaluation", "inpainting", "plain")
@@ -122,28 +121,40 @@ def _peak_memory():
 # --- floors -----------------------------------------------------------------------------------------------------------
 
 def _products(network, rows):
-    """The layers of an encoder or decoder: (layer, function that is its products alone, random arguments of it)."""
-    for layer in network._flatten_layers(include_self=False):
-        if not isinstance(layer, (vae.StackedDense, vae.StackedConv)):
-            continue
-        inputs = [layer.kernel.shape[1]] if isinstance(layer, vae.StackedDense) else [
-            math.prod(layer.input_size) * layer.channels[0]]
-        function = layer
-        if layer.name in ("conv_1", "deconv"):
-            function, tiling = functools.partial(_by_tiles, layer), layer.tiling
-            inputs = [len(places(piece.rectangle, layer.input_size, layer.channels[0])) for piece in tiling.pieces]
-        yield layer, function, [tf.random.normal([layer.kernel.shape[0], rows, count]) for count in inputs]
+    """The products of an encoder or decoder, as it computes them.
 
+    Args:
+      network: encoder or decoder.
+      rows: of its input.
 
-def _by_tiles(layer, *pieces):
-    parts = [(piece.rectangle, x) for piece, x in zip(layer.tiling.pieces, pieces)]
-    return layer.at([(tile, [parts[n] for n in seen]) for tile, seen in layer.tiling.tiles])
+    Yields:
+      (function, random arguments, the layers it is of, whether softplus follows) of each.
+    """
+    def features(layer, counts):
+        return [tf.random.normal([layer.kernel.shape[0], rows, count]) for count in counts]
 
-
-def _is_hidden(layer):
-    """Whether a softplus follows the layer."""
-    return layer.name not in ("mean", "precision") and not layer.name.startswith("output") \
-        and layer.name != "dense_2"
+    if hasattr(network, "heads") and isinstance(network.heads, vae.StackedMLP):
+        layers = network.heads.dense
+        for layer in layers:
+            yield layer, features(layer, [layer.kernel.shape[1]]), [layer], layer is not layers[-1]
+        return
+    encodes = isinstance(network, vae.ConvEncoder)
+    first, second = network.trunk[:2] if encodes else (network.dense, network.deconv)
+    tiling, (channels_in, channels_out) = second.tiling, second.channels
+    inputs = math.prod(first.input_size) * (1 if encodes else first.kernel.shape[1])
+    yield (lambda x: first.at([(strip, [(WHOLE, x)]) for strip in tiling.strips]),
+           features(first, [inputs]), [first], True)
+    pieces = [len(places(piece.rectangle, second.input_size, channels_in)) for piece in tiling.pieces]
+    yield lambda *x: second.tiles(x), features(second, pieces), [second], True
+    rectangles = [rectangle for rectangle, _ in tiling.tiles]
+    tiles = features(second, [len(places(r, second.output_size, channels_out)) for r in rectangles])
+    if not encodes:
+        yield lambda *x: network.outputs(list(zip(rectangles, x))), tiles, network.heads, False
+        return
+    hidden = network.trunk[2]
+    yield lambda *x: hidden.at([(WHOLE, list(zip(rectangles, x)))]), tiles, [hidden], True
+    for layer in (network.mean, network.precision):
+        yield layer, features(layer, [layer.kernel.shape[1]]), [layer], False
 
 
 def _gradient_call(function, *arguments, variables=()):
@@ -177,11 +188,12 @@ def floor_timings(model, encoder_rows, decoder_rows, gradients):
     for network, rows in ((model.encoder, encoder_rows), (model.decoder, decoder_rows)):
         if not gradients and network is model.encoder:
             continue  # once per image, not once per sample
-        for layer, function, arguments in _products(network, rows):
-            pieces["matrix products"].append(timing(function, *arguments, variables=layer.trainable_variables))
-            if _is_hidden(layer):
-                for features in tf.nest.flatten(function(*arguments)):
-                    pieces["transcendental functions"].append(timing(vae.softplus, features))
+        for function, arguments, layers, is_hidden in _products(network, rows):
+            variables = [variable for layer in layers for variable in layer.trainable_variables]
+            pieces["matrix products"].append(timing(function, *arguments, variables=variables))
+            if is_hidden:
+                features = tf.concat(tf.nest.flatten(function(*arguments)), -1)
+                pieces["transcendental functions"].append(timing(vae.softplus, features))
     pixels = model._leaf_pixels.shape[1]
     outputs = [tf.random.normal([model.num_experts, decoder_rows, pixels]) for _ in range(model.likelihood.num_outputs)]
     x = tf.random.uniform([model.num_experts, decoder_rows, pixels])

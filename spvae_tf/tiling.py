@@ -1,9 +1,10 @@
 """Images in parts, so that the convolution of a small image skips most zeros of its written-out kernel.
 
 Written out as a matrix [pixels, pixels], a 3×3 kernel on 7×7 pixels is 85 % zeros. But a quarter of the output, a tile,
-sees no more of the input than its own rows and columns and one more of each: four products for four tiles are 43 % of
-the multiplications. To copy each tile's input together would cost what is saved. Therefore the layer before makes it in
-strips of columns, two of which a tile sees, and of these the upper or the lower rows, which lie side by side: a piece.
+sees no more of the input than its own rows and columns and one more of each, which is 43 % of the multiplications for
+all four. To copy each tile's input together would cost what is saved. Therefore the layer before makes it in strips of
+columns, two of which a tile sees, and of these the upper or the lower rows, which lie side by side: a piece. The pieces
+overlap by two rows, for which softplus is computed twice.
 
     columns 0 1 2 | 3 4 | 5 6     the tile of rows 0–3 and columns 0–3 sees rows 0–4 of the first two strips
 
@@ -18,7 +19,7 @@ import math
 import numpy as np
 
 WHOLE = slice(None), slice(None)
-SMALLEST = 5  # pixels of a side that is cut in two; shorter ones make products too small to gain
+SMALLEST = 5  # pixels of a side that is cut in two, at least 4; with shorter ones nothing is gained
 
 
 def places(rectangle, size, channels=1):
@@ -39,11 +40,11 @@ def grown(part, length):
     """What a part of a side sees through a kernel of 3, or is seen by: one pixel more at each end.
 
     Args:
-      part: slice; that of everything stays as it is.
+      part: slice; the whole side grows no more.
       length: pixels of the side.
 
     Returns:
-      slice.
+      slice with both ends given.
     """
     return slice(max((part.start or 0) - 1, 0), min((part.stop or length) + 1, length))
 
@@ -55,13 +56,12 @@ class Piece:
     Attributes:
       rectangle: where it lies in the image.
       strip: number of its strip.
-      first, last: it is the strip's pixels first, …, last − 1.
+      pixels: slice of the strip's pixels.
     """
 
     rectangle: tuple
     strip: int
-    first: int
-    last: int
+    pixels: slice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,21 +79,12 @@ class Tiling:
     tiles: tuple
 
 
-def whole(size):
-    """The tiling that cuts nothing.
-
-    Args:
-      size: (height, width) of the input.
-
-    Returns:
-      Tiling.
-    """
-    return Tiling((WHOLE,), (Piece(WHOLE, 0, 0, math.prod(size)),), ((WHOLE, (0,)),))
+UNCUT = Tiling((WHOLE,), (Piece(WHOLE, 0, slice(None)),), ((WHOLE, (0,)),))
 
 
 @functools.lru_cache
 def quarters(size):
-    """The tiling for a 3×3 convolution of stride 1; sides of fewer than SMALLEST pixels stay whole.
+    """The tiling for a 3×3 convolution of stride 1; sides of fewer than SMALLEST pixels are not cut.
 
     Args:
       size: (height, width) of its input and of its output.
@@ -110,7 +101,7 @@ def quarters(size):
         seen = grown(half, height)
         for number, strip in enumerate(strips):
             side = strip.stop - strip.start
-            pieces.append(Piece((seen, strip), number, side * seen.start, side * seen.stop))
+            pieces.append(Piece((seen, strip), number, slice(side * seen.start, side * seen.stop)))
     tiles = []
     for (i, above), (j, left) in itertools.product(enumerate(rows), enumerate(columns)):
         nearest = i * len(strips) + j  # and the next one, where there is a seam

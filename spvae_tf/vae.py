@@ -13,8 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from spvae_tf import environment
 from spvae_tf.polynomial import log1p
-from spvae_tf.tiling import WHOLE, grown, places, quarters, whole
+from spvae_tf.tiling import UNCUT, WHOLE, grown, places, quarters
 
 ARCHITECTURES = ("dense", "conv_leaf", "conv_image")
 # The encoder's two convolutions, filters and stride: of a super-pixel's VAE, of a whole image's (section 4).
@@ -44,31 +45,7 @@ def softplus(x):
 class _Stacked(keras.layers.Layer):
     """One linear layer of every expert, whose input and output can come in parts: rectangles of images (tiling.py)."""
 
-    transposed = False  # whether `matrices` are
-
-    def matrices(self, blocks, dtype):
-        """What to multiply rectangles of the input by, for what they add to rectangles of the output.
-
-        Args:
-          blocks: (rectangle of the input, rectangle of the output) each.
-          dtype: of the result.
-
-        Returns:
-          A list of [experts, inputs, outputs], or of [experts, outputs, inputs] if `transposed`.
-        """
-        raise NotImplementedError
-
-    def bias_at(self, outputs, dtype):
-        """The biases of a rectangle of the output.
-
-        Args:
-          outputs: rectangle.
-          dtype: of the result.
-
-        Returns:
-          [experts, 1, outputs].
-        """
-        raise NotImplementedError
+    transposed = False  # whether `matrices` are [experts, outputs, inputs] and not [experts, inputs, outputs]
 
     def at(self, wanted):
         """Rectangles of the output.
@@ -80,23 +57,14 @@ class _Stacked(keras.layers.Layer):
         Returns:
           A list of [experts, rows, features].
         """
-        dtype = wanted[0][1][0][1].dtype
-        matrices = iter(self.matrices([(inputs, outputs) for outputs, parts in wanted for inputs, _ in parts], dtype))
+        matrices = iter(self.matrices([(inputs, outputs) for outputs, parts in wanted for inputs, _ in parts]))
         results = []
         for outputs, parts in wanted:
-            total = self.bias_at(outputs, dtype)
+            total = self.bias_at(outputs)
             for _, rows in parts:
                 total += tf.matmul(rows, next(matrices), transpose_b=self.transposed)
             results.append(total)
         return results
-
-
-def _spread(bias, features):
-    """[experts, 1, biases] -> [experts, 1, outputs], output n with the bias number features[n].
-
-    A product, or XLA would look each bias up while it adds it, at a fifth of the speed.
-    """
-    return tf.matmul(bias, tf.constant(np.eye(bias.shape[2])[:, features], bias.dtype)[None])
 
 
 class StackedDense(_Stacked):
@@ -108,7 +76,7 @@ class StackedDense(_Stacked):
       units: features out.
       rng: numpy Generator that the initial kernels come from.
       input_size: (height, width), where the inputs are images.
-      output_size: (height, width), where the outputs are.
+      output_size: (height, width), where the outputs are images and the inputs are not.
     """
 
     def __init__(self, num_experts, num_inputs, units, rng, input_size=(1, 1), output_size=(1, 1), **kwargs):
@@ -132,28 +100,34 @@ class StackedDense(_Stacked):
         return tf.matmul(rows, kernel) + bias
 
     def at(self, wanted):
-        """As above; for rows with surplus features, all 1, the biases are the weights of the first of these."""
-        rows = wanted[0][1][0][1]
-        surplus = rows.shape[-1] - self.kernel.shape[1]
-        if self.input_size != (1, 1) or not surplus:
+        if self.input_size != (1, 1):
             return super().at(wanted)
-        matrices = self.matrices([(WHOLE, outputs) for outputs, _ in wanted], rows.dtype)
-        biases = [self.bias_at(outputs, rows.dtype) for outputs, _ in wanted]
-        return [tf.matmul(rows, tf.pad(tf.concat(both, 1), [[0, 0], [0, surplus - 1], [0, 0]]))
-                for both in zip(matrices, biases)]
+        # Features that are no image get ones appended. The weights of the first are the biases, whose gradients then
+        # come with the kernel's; the others have weight 0 and fill up to whole vector registers.
+        (_, rows), = wanted[0][1]
+        surplus = 8 - rows.shape[-1] % 8
+        rows = tf.pad(rows, [[0, 0], [0, 0], [0, surplus]], constant_values=1)
+        kernel = tf.pad(tf.concat([self.kernel, self.bias], 1), [[0, 0], [0, surplus - 1], [0, 0]])
+        images = tf.reshape(kernel, [*kernel.shape[:2], *self.output_size, -1])
+        rectangles = [images[:, :, *rectangle] for rectangle, _ in wanted]
+        return [tf.matmul(rows, tf.reshape(r, [*r.shape[:2], math.prod(r.shape[2:])])) for r in rectangles]
 
-    def matrices(self, blocks, dtype):
-        kernel = tf.cast(self.kernel, dtype)
-        images = tf.reshape(kernel, [kernel.shape[0], *self.input_size, kernel.shape[1] // math.prod(self.input_size),
-                                     *self.output_size, kernel.shape[2] // math.prod(self.output_size)])
-        parts = [images[(slice(None), *inputs, slice(None), *outputs)] for inputs, outputs in blocks]
-        return [tf.reshape(p, [p.shape[0], math.prod(p.shape[1:4]), math.prod(p.shape[4:])]) for p in parts]
+    def matrices(self, blocks):
+        """What to multiply rectangles of the input by for all of the output.
 
-    def bias_at(self, outputs, dtype):
-        bias = tf.cast(self.bias, dtype)
-        if outputs == WHOLE:
-            return bias
-        return _spread(bias, places(outputs, self.output_size, bias.shape[2] // math.prod(self.output_size)))
+        Args:
+          blocks: (rectangle of the input, WHOLE) each.
+
+        Returns:
+          A list of [experts, inputs, units].
+        """
+        images = tf.reshape(self.kernel, [self.kernel.shape[0], *self.input_size, -1, self.kernel.shape[2]])
+        rectangles = [images[:, *inputs] for inputs, _ in blocks]
+        return [tf.reshape(r, [r.shape[0], math.prod(r.shape[1:4]), r.shape[4]]) for r in rectangles]
+
+    def bias_at(self, outputs):
+        """The biases of all of the output, [experts, 1, units]."""
+        return tf.convert_to_tensor(self.bias)
 
 
 class StackedConv(_Stacked):
@@ -178,7 +152,9 @@ class StackedConv(_Stacked):
     def __init__(self, num_experts, input_size, output_size, channels, stride, rng, transposed=False, **kwargs):
         super().__init__(**kwargs)
         self.input_size, self.output_size, self.channels = input_size, output_size, channels
-        self.stride, self.transposed = stride, transposed  # most transposed ones have more inputs than outputs
+        # a transposed one's matrices are transposed too: it has more inputs than outputs, and the longer side should be
+        # the inner one when their gradient is computed
+        self.stride, self.transposed = stride, transposed
         self.num_outputs = math.prod(output_size) * channels[1]
         taps = channels[::-1] if transposed else channels
         limit = math.sqrt(6 / (9 * sum(channels)))  # Glorot's uniform (released code)
@@ -190,17 +166,32 @@ class StackedConv(_Stacked):
 
     @property
     def is_written_out(self):
-        """Whether this is one product per tile instead of a convolution per expert."""
+        """Whether this is matrix products instead of a convolution per expert."""
         pixels = max(math.prod(self.input_size), math.prod(self.output_size))
         return self.kernel.shape[0] > 1 and pixels <= self.WRITTEN_OUT_LIMIT
 
     @property
     def tiling(self):
-        """How to cut the images, for `at`."""
-        return (quarters if self.is_written_out and self.stride == 1 else whole)(self.input_size)
+        """How to cut the images, for `tiles`; on a GPU, where starting a product is what takes time, not at all."""
+        if self.is_written_out and self.stride == 1 and not environment.on_gpu():
+            return quarters(self.input_size)
+        return UNCUT
 
     def call(self, rows):
+        """The layer on whole images: [experts, rows, inputs] -> [experts, rows, outputs]."""
         return self.at([(WHOLE, [(WHOLE, rows)])])[0]
+
+    def tiles(self, pieces):
+        """The tiles of the output.
+
+        Args:
+          pieces: those of `tiling`, a list of [experts, rows, features].
+
+        Returns:
+          A list of [experts, rows, features].
+        """
+        parts = [(piece.rectangle, rows) for piece, rows in zip(self.tiling.pieces, pieces, strict=True)]
+        return self.at([(rectangle, [parts[n] for n in seen]) for rectangle, seen in self.tiling.tiles])
 
     def at(self, wanted):
         if self.is_written_out:
@@ -212,7 +203,7 @@ class StackedConv(_Stacked):
             out = self._convolve((images[0], kernel[0]))
         else:
             out = tf.map_fn(self._convolve, (images, kernel), fn_output_signature=rows.dtype)
-        return [tf.reshape(out, [kernel.shape[0], num_rows, self.num_outputs]) + self.bias_at(outputs, rows.dtype)]
+        return [tf.reshape(out, [kernel.shape[0], num_rows, self.num_outputs]) + self.bias_at(outputs)]
 
     def _convolve(self, images_and_kernel):
         images, kernel = images_and_kernel
@@ -221,35 +212,46 @@ class StackedConv(_Stacked):
         shape = [tf.shape(images)[0], *self.output_size, self.channels[1]]
         return tf.nn.conv2d_transpose(images, kernel, shape, self.stride, "SAME")
 
-    def matrices(self, blocks, dtype):
-        """The kernel written out: multiplying by these matrices is the convolution."""
-        kernel = tf.cast(self.kernel, dtype)
-        experts, _, _, large, small = kernel.shape  # channels of the image that is not made smaller by a stride
-        taps = tf.reshape(tf.transpose(kernel, [0, 3, 4, 1, 2]), [-1, 9])
+    def matrices(self, blocks):
+        """The kernel written out: multiplying by these matrices is the convolution.
+
+        Args:
+          blocks: (rectangle of the input, rectangle of the output) each.
+
+        Returns:
+          A list of [experts, inputs, outputs], or of [experts, outputs, inputs] if `transposed`.
+        """
         # a transposed convolution is the transpose of the one from its output's size to its input's
+        experts, _, _, channels_in, channels_out = self.kernel.shape
         sizes = [self.output_size, self.input_size] if self.transposed else [self.input_size, self.output_size]
-        where = _tap_positions(*sizes, self.stride)
+        taps = tf.reshape(tf.transpose(self.kernel, [0, 3, 4, 1, 2]), [-1, 9])
         positions = []
         for block in blocks:
             rectangles = reversed(block) if self.transposed else block
-            rows, columns = (places(rectangle, size) for rectangle, size in zip(rectangles, sizes))
-            positions.append(where[:, rows][:, :, columns])
-        all_blocks = tf.constant(np.concatenate([p.reshape(9, -1) for p in positions], 1), dtype)
-        written = tf.split(tf.matmul(taps, all_blocks), [p[0].size for p in positions], 1)
+            places_in, places_out = (places(rectangle, size) for rectangle, size in zip(rectangles, sizes))
+            positions.append(_tap_positions(*sizes, self.stride)[:, places_in][:, :, places_out])
+        # all blocks by one product: fewer operations to compile
+        written = tf.matmul(taps, tf.constant(np.concatenate([p.reshape(9, -1) for p in positions], 1), taps.dtype))
         matrices = []
-        for block, position in zip(written, positions):
-            _, rows, columns = position.shape
-            matrix = tf.transpose(tf.reshape(block, [experts, large, small, rows, columns]), [0, 3, 1, 4, 2])
-            matrices.append(tf.reshape(matrix, [experts, rows * large, columns * small]))
+        for block, position in zip(tf.split(written, [p[0].size for p in positions], 1), positions):
+            _, pixels_in, pixels_out = position.shape
+            matrix = tf.reshape(block, [experts, channels_in, channels_out, pixels_in, pixels_out])
+            matrix = tf.transpose(matrix, [0, 3, 1, 4, 2])
+            matrices.append(tf.reshape(matrix, [experts, pixels_in * channels_in, pixels_out * channels_out]))
         return matrices
 
-    def bias_at(self, outputs, dtype):
-        pixels = len(places(outputs, self.output_size))
-        return _spread(tf.cast(self.bias, dtype), np.tile(np.arange(self.channels[1]), pixels))
+    def bias_at(self, outputs):
+        """The biases of a rectangle of the output, [experts, 1, outputs].
+
+        By a product, or XLA would look each pixel's up while it adds them, at a fifth of the speed.
+        """
+        every_pixel = np.tile(np.eye(self.channels[1]), len(places(outputs, self.output_size)))
+        bias = tf.convert_to_tensor(self.bias)
+        return tf.matmul(bias, tf.constant(every_pixel, bias.dtype)[None])
 
 
 def _two_layers(first, second, rows):
-    """softplus(second(softplus(first(rows)))), the second layer a convolution, whose kernel's zeros are skipped.
+    """softplus(second(softplus(first(rows)))), the second layer a convolution: most zeros of its kernel are skipped.
 
     Args:
       first: StackedDense or StackedConv, whose outputs are images.
@@ -257,14 +259,15 @@ def _two_layers(first, second, rows):
       rows: [experts, rows, features] for the first.
 
     Returns:
-      The tiles of the result, as parts for `at`.
+      The tiles of the result, a list of (rectangle, [experts, rows, features]).
     """
     tiling, channels = second.tiling, second.channels[0]
     strips = first.at([(strip, [(WHOLE, rows)]) for strip in tiling.strips])
-    pieces = [(piece.rectangle, softplus(strips[piece.strip][..., channels * piece.first:channels * piece.last]))
-              for piece in tiling.pieces]
-    tiles = second.at([(tile, [pieces[n] for n in seen]) for tile, seen in tiling.tiles])
-    return [(tile, softplus(out)) for (tile, _), out in zip(tiling.tiles, tiles)]
+    pieces = []
+    for piece in tiling.pieces:
+        ends = (end and end * channels for end in (piece.pixels.start, piece.pixels.stop))
+        pieces.append(softplus(strips[piece.strip][..., slice(*ends)]))
+    return [(rectangle, softplus(tile)) for (rectangle, _), tile in zip(tiling.tiles, second.tiles(pieces))]
 
 
 @functools.lru_cache
@@ -446,27 +449,32 @@ class ConvDecoder(keras.layers.Layer):
         Returns:
           A tuple of [experts, rows, pixels].
         """
-        # ones, and the biases as weights of the first: their gradient comes with the kernel's. The rest fill registers
-        z = tf.pad(z, [[0, 0], [0, 0], [0, 8 - z.shape[2] % 8]], constant_values=1)
-        tiles = _two_layers(self.dense, self.deconv, z)
-        if self.heads[0].is_written_out:
-            return tuple(self._heads_of(tiles))
-        return tuple(head.at([(WHOLE, tiles)])[0] for head in self.heads)
+        return tuple(self.outputs(_two_layers(self.dense, self.deconv, z)))
 
-    def _heads_of(self, tiles):
-        """All heads in one product for each tile, with those rows of the output that the tile reaches."""
+    def outputs(self, tiles):
+        """The output convolutions, where they are written out all in one product for each tile.
+
+        Args:
+          tiles: of the features before them, a list of (rectangle, [experts, rows, features]).
+
+        Returns:
+          A list of [experts, rows, pixels].
+        """
+        if not self.heads[0].is_written_out:
+            return [head.at([(WHOLE, tiles)])[0] for head in self.heads]
         height, width = self.heads[0].output_size
-        dtype = tiles[0][1].dtype
-        outputs = [head.bias_at(WHOLE, dtype) for head in self.heads]
-        for rows, abreast in itertools.groupby(tiles, lambda tile: tile[0][0]):
+        outputs = [head.bias_at(WHOLE) for head in self.heads]
+        for row_slice, abreast in itertools.groupby(tiles, lambda tile: tile[0][0]):
             rectangles, features = zip(*abreast)
-            reached = grown(rows, height), slice(None)
-            matrices = [head.matrices([(rectangle, reached) for rectangle in rectangles], dtype) for head in self.heads]
-            products = [tf.matmul(x, tf.concat(of_heads, 1), transpose_b=True)
-                        for x, *of_heads in zip(features, *matrices)]
-            for n, reaching in enumerate(tf.split(functools.reduce(tf.add, products), len(self.heads), 2)):
-                margins = width * reached[0].start, width * (height - reached[0].stop)
-                outputs[n] += tf.pad(reaching, [[0, 0], [0, 0], margins])
+            # whole rows of the output, which lie side by side, and no others than these tiles reach; a tile is all of
+            # the image where the stride is not 1
+            reached = grown(row_slice, height)
+            matrices = [head.matrices([(r, (reached, slice(None))) for r in rectangles]) for head in self.heads]
+            total = sum(tf.matmul(x, tf.concat(of_heads, 1), transpose_b=True)
+                        for x, *of_heads in zip(features, *matrices))
+            margins = [width * reached.start, width * (height - reached.stop)]
+            for n, part in enumerate(tf.split(total, len(self.heads), 2)):
+                outputs[n] += tf.pad(part, [[0, 0], [0, 0], margins])
         return outputs
 
 

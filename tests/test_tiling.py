@@ -3,15 +3,17 @@
 import itertools
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from spvae_tf import tiling, vae
+from spvae_tf import benchmark, environment, tiling, vae
+from spvae_tf.model import SPVAE
+from spvae_tf.region_graph import poon_domingos
 
-SIZES = [*itertools.product((1, 2, 4, 5, 6, 7, 10), repeat=2)]
-TILINGS = [pytest.param(cut(size), size, id=f"{cut.__name__} {size}")
-           for cut, size in itertools.product((tiling.quarters, tiling.whole), SIZES)]
+SIZES = [*itertools.product((1, 2, 3, 4, 5, 6, 7, 10), repeat=2)]
+TILINGS = [*((tiling.quarters(size), size) for size in SIZES), (tiling.UNCUT, (7, 7))]
 
 
 def pixels(rectangle, size):
@@ -38,7 +40,7 @@ def test_strips_and_tiles_make_up_the_image(cut, size):
 @pytest.mark.parametrize("cut, size", TILINGS)
 def test_a_piece_is_a_part_of_its_strip(cut, size):
     for piece in cut.pieces:
-        assert pixels(cut.strips[piece.strip], size)[piece.first:piece.last] == pixels(piece.rectangle, size)
+        assert pixels(cut.strips[piece.strip], size)[piece.pixels] == pixels(piece.rectangle, size)
 
 
 @pytest.mark.parametrize("cut, size", TILINGS)
@@ -58,16 +60,25 @@ def test_four_tiles_of_a_super_pixel_of_7x7_take_43_percent_of_the_multiplicatio
     assert sum(products) / 49**2 == pytest.approx(0.43, abs=0.005)
 
 
-@pytest.mark.parametrize("size", [(5, 5), (7, 7), (8, 3), (3, 9), (10, 10)])
-@pytest.mark.parametrize("network", ["encoder", "decoder"])
-def test_networks_are_the_same_with_and_without_tiles(network, size, monkeypatch):
-    encoder, decoder = vae.build_experts("conv_leaf", 3, size, 4, 8, 2, np.random.default_rng(0))
-    network, features = (encoder, math.prod(size)) if network == "encoder" else (decoder, 8)
+NETWORKS = [("float32", (5, 5), 4), ("float32", (7, 7), 4), ("float32", (8, 3), 2), ("float32", (3, 9), 2),
+            ("float64", (10, 10), 4)]
+
+
+@pytest.mark.parametrize("dtype, size, num_tiles", NETWORKS)
+@pytest.mark.parametrize("encodes", [True, False])
+def test_networks_are_the_same_with_and_without_tiles(encodes, dtype, size, num_tiles, monkeypatch):
+    keras.config.set_dtype_policy(dtype)
+    try:
+        encoder, decoder = vae.build_experts("conv_leaf", 3, size, 4, 8, 2, np.random.default_rng(0))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    network, layer, features = (encoder, encoder.trunk[1], math.prod(size)) if encodes else (decoder, decoder.deconv, 8)
     for n, variable in enumerate(network.trainable_variables):
         if variable.name == "bias":
-            variable.assign(tf.random.stateless_normal(variable.shape, [0, n]))
-    x = tf.random.stateless_normal([3, 6, features], [1, 2])
+            variable.assign(tf.random.stateless_normal(variable.shape, [0, n], dtype=dtype))
+    x = tf.random.stateless_normal([3, 6, features], [1, 2], dtype=dtype)
 
+    @tf.function(jit_compile=True)
     def outputs_and_gradients():
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -75,7 +86,45 @@ def test_networks_are_the_same_with_and_without_tiles(network, size, monkeypatch
             loss = sum(tf.reduce_sum(tf.sin(output)) for output in outputs)
         return [*outputs, *map(tf.convert_to_tensor, tape.gradient(loss, [x, *network.trainable_variables]))]
 
+    assert len(layer.tiling.tiles) == num_tiles
     tiled = outputs_and_gradients()
-    monkeypatch.setattr(vae, "quarters", tiling.whole)
-    for one, other in zip(tiled, outputs_and_gradients(), strict=True):
+    assert all(one.dtype == dtype for one in tiled)
+    monkeypatch.setattr(vae.StackedConv, "tiling", tiling.UNCUT)
+    uncut = tf.function(outputs_and_gradients.python_function, jit_compile=True)()
+    for one, other in zip(tiled, uncut, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+
+
+def test_tiles_of_the_outputs_make_only_the_rows_they_reach(monkeypatch):
+    """Of a 7×7 super-pixel rows 0–4 from the upper tiles, rows 3–6 from the lower ones."""
+    _, decoder = vae.build_experts("conv_leaf", 2, (7, 7), 4, 8, 2, np.random.default_rng(0))
+    made, matrices = [], vae.StackedConv.matrices
+
+    def noted(layer, blocks):
+        results = matrices(layer, blocks)
+        if layer in decoder.heads:
+            made.extend(matrix.shape[1] for matrix in results)
+        return results
+
+    monkeypatch.setattr(vae.StackedConv, "matrices", noted)
+    decoder(tf.zeros([2, 3, 8]))
+    assert made == 4 * [7 * 5] + 4 * [7 * 4]
+
+
+def test_a_gpu_multiplies_whole_images(monkeypatch):
+    encoder, _ = vae.build_experts("conv_leaf", 2, (7, 7), 4, 8, 2, np.random.default_rng(0))
+    monkeypatch.setattr(environment, "on_gpu", lambda: True)
+    assert encoder.trunk[1].tiling == tiling.UNCUT
+
+
+@pytest.mark.parametrize("likelihood", ["continuous", "discrete"])
+@pytest.mark.parametrize("architecture", ["dense", "conv_leaf", "conv_image"])
+def test_floors_are_made_of_all_products(architecture, likelihood):
+    """Each weight of encoder and decoder is in exactly one of the products that a step's floor consists of."""
+    model = SPVAE(poon_domingos(10, 5, 5), (10, 5), likelihood, architecture, 3, 2)
+    for network in (model.encoder, model.decoder):
+        products = list(benchmark._products(network, 4))
+        variables = [v.path for _, _, layers, _ in products for layer in layers for v in layer.trainable_variables]
+        assert sorted(variables) == sorted(v.path for v in network.trainable_variables)
+    for pieces in (benchmark.floor_timings(model, 2, 4, True), benchmark.floor_timings(model, 2, 4, False)):
+        assert all(timing.first() > 0 for timings in pieces.values() for timing in timings)
