@@ -6,6 +6,7 @@ shapes, added up. What a step takes beyond its floor is what this code adds.
 """
 
 import dataclasses
+import functools
 import math
 import multiprocessing
 import time
@@ -133,15 +134,17 @@ def _products(network, rows):
     def features(layer, counts):
         return [tf.random.normal([layer.kernel.shape[0], rows, count]) for count in counts]
 
-    if hasattr(network, "heads") and isinstance(network.heads, vae.StackedMLP):
-        layers = network.heads.dense
-        for layer in layers:
-            yield layer, features(layer, [layer.kernel.shape[1]]), [layer], layer is not layers[-1]
+    if isinstance(network, (vae.DenseEncoder, vae.DenseDecoder)):
+        surplus = 0
+        for layer in network.heads.dense:
+            arguments = features(layer, [layer.kernel.shape[1] + surplus])
+            surplus = network.heads.surplus(layer)
+            yield functools.partial(layer, surplus=surplus), arguments, [layer], layer is not network.heads.dense[-1]
         return
     encodes = isinstance(network, vae.ConvEncoder)
     first, second = network.trunk[:2] if encodes else (network.dense, network.deconv)
     tiling, (channels_in, channels_out) = second.tiling, second.channels
-    inputs = math.prod(first.input_size) * (1 if encodes else first.kernel.shape[1])
+    inputs = math.prod(first.input_size) * (first.channels[0] if encodes else first.kernel.shape[1])
     yield (lambda x: first.at([(strip, [(WHOLE, x)]) for strip in tiling.strips]),
            features(first, [inputs]), [first], True)
     pieces = [len(places(piece.rectangle, second.input_size, channels_in)) for piece in tiling.pieces]

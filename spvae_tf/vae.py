@@ -43,7 +43,10 @@ def softplus(x):
 
 
 class _Stacked(keras.layers.Layer):
-    """One linear layer of every expert, whose input and output can come in parts: rectangles of images (tiling.py)."""
+    """One linear layer of every expert, whose input and output can come in parts: rectangles of images (tiling.py).
+
+    A layer has `matrices` to multiply by and biases, `bias_at`.
+    """
 
     transposed = False  # whether `matrices` are [experts, outputs, inputs] and not [experts, inputs, outputs]
 
@@ -102,8 +105,8 @@ class StackedDense(_Stacked):
     def at(self, wanted):
         if self.input_size != (1, 1):
             return super().at(wanted)
-        # Features that are no image get ones appended. The weights of the first are the biases, whose gradients then
-        # come with the kernel's; the others have weight 0 and fill up to whole vector registers.
+        # Features that are no image, the same for all rectangles, get ones appended. The weights of the first are the
+        # biases, whose gradients then come with the kernel's; the others have weight 0 and fill whole vector registers.
         (_, rows), = wanted[0][1]
         surplus = 8 - rows.shape[-1] % 8
         rows = tf.pad(rows, [[0, 0], [0, 0], [0, surplus]], constant_values=1)
@@ -172,13 +175,13 @@ class StackedConv(_Stacked):
 
     @property
     def tiling(self):
-        """How to cut the images, for `tiles`; on a GPU, where starting a product is what takes time, not at all."""
+        """How to cut the images, for `tiles`; not at all on a GPU, where more and smaller products may take longer."""
         if self.is_written_out and self.stride == 1 and not environment.on_gpu():
             return quarters(self.input_size)
         return UNCUT
 
     def call(self, rows):
-        """The layer on whole images: [experts, rows, inputs] -> [experts, rows, outputs]."""
+        """The layer on whole images: [experts, rows, inputs] -> [experts, rows, outputs]; networks use `at`."""
         return self.at([(WHOLE, [(WHOLE, rows)])])[0]
 
     def tiles(self, pieces):
@@ -197,7 +200,7 @@ class StackedConv(_Stacked):
         if self.is_written_out:
             return super().at(wanted)
         ((outputs, ((_, rows),)),) = wanted  # uncut
-        kernel, num_rows = tf.cast(self.kernel, rows.dtype), tf.shape(rows)[1]
+        kernel, num_rows = tf.convert_to_tensor(self.kernel), tf.shape(rows)[1]
         images = tf.reshape(rows, [kernel.shape[0], num_rows, *self.input_size, self.channels[0]])
         if kernel.shape[0] == 1:
             out = self._convolve((images[0], kernel[0]))
@@ -251,7 +254,7 @@ class StackedConv(_Stacked):
 
 
 def _two_layers(first, second, rows):
-    """softplus(second(softplus(first(rows)))), the second layer a convolution: most zeros of its kernel are skipped.
+    """softplus(second(softplus(first(rows)))), the second layer a convolution, tile by tile where it is tiled.
 
     Args:
       first: StackedDense or StackedConv, whose outputs are images.
@@ -305,9 +308,12 @@ class StackedMLP(keras.layers.Layer):
         """[experts, rows, inputs] -> a list of [experts, rows, outputs], one for each head."""
         rows = tf.tile(rows, [self.num_heads, 1, 1])
         for layer in self.dense[:-1]:
-            # whole vector registers: with H = 30 as 32 a forward pass takes two thirds of the time
-            rows = softplus(layer(rows, surplus=-layer.bias.shape[-1] % 8))
+            rows = softplus(layer(rows, surplus=self.surplus(layer)))
         return tf.split(self.dense[-1](rows), self.num_heads)
+
+    def surplus(self, layer):
+        """Units by which a hidden layer fills whole vector registers: H = 30 as 32 takes two thirds of the time."""
+        return 0 if layer is self.dense[-1] else -layer.bias.shape[-1] % 8
 
 
 class DenseEncoder(keras.layers.Layer):

@@ -60,8 +60,8 @@ def test_four_tiles_of_a_super_pixel_of_7x7_take_43_percent_of_the_multiplicatio
     assert sum(products) / 49**2 == pytest.approx(0.43, abs=0.005)
 
 
-NETWORKS = [("float32", (5, 5), 4), ("float32", (7, 7), 4), ("float32", (8, 3), 2), ("float32", (3, 9), 2),
-            ("float64", (10, 10), 4)]
+NETWORKS = [("float32", (5, 5), 4), ("float32", (7, 7), 4), ("float32", (8, 3), 2), ("float32", (4, 9), 2),
+            ("float32", (4, 4), 1), ("float64", (10, 10), 4)]
 
 
 @pytest.mark.parametrize("dtype, size, num_tiles", NETWORKS)
@@ -122,9 +122,38 @@ def test_a_gpu_multiplies_whole_images(monkeypatch):
 def test_floors_are_made_of_all_products(architecture, likelihood):
     """Each weight of encoder and decoder is in exactly one of the products that a step's floor consists of."""
     model = SPVAE(poon_domingos(10, 5, 5), (10, 5), likelihood, architecture, 3, 2)
-    for network in (model.encoder, model.decoder):
+    dense = architecture == "dense"
+    for network, followed in ((model.encoder, [1, 1, 0] if dense else [1, 1, 1, 0, 0]), (model.decoder, [1, 1, 0])):
         products = list(benchmark._products(network, 4))
+        assert [is_hidden for *_, is_hidden in products] == followed
         variables = [v.path for _, _, layers, _ in products for layer in layers for v in layer.trainable_variables]
         assert sorted(variables) == sorted(v.path for v in network.trainable_variables)
-    for pieces in (benchmark.floor_timings(model, 2, 4, True), benchmark.floor_timings(model, 2, 4, False)):
+        for function, arguments, layers, _ in products:
+            with tf.GradientTape() as tape:
+                tape.watch(arguments)
+                outputs = tf.concat(tf.nest.flatten(function(*arguments)), -1)
+            assert {tuple(x.shape[:2]) for x in (*arguments, outputs)} == {(layers[0].kernel.shape[0], 4)}
+            weights = [variable for layer in layers for variable in layer.trainable_variables]
+            assert all(gradient is not None for gradient in tape.gradient(outputs, [*arguments, *weights]))
+    for gradients in (True, False):  # an evaluation's floor is without the encoder
+        pieces = benchmark.floor_timings(model, 2, 4, gradients)
+        assert len(pieces["matrix products"]) == (3 + (3 if dense else 5) if gradients else 3)
         assert all(timing.first() > 0 for timings in pieces.values() for timing in timings)
+
+
+@pytest.mark.parametrize("architecture, encoders, decoders", [
+    ("dense", [8], [8]), ("conv_leaf", [7 * 3 * 4, 7 * 2 * 4, 7 * 2 * 4], [7 * 3 * 8, 7 * 2 * 8, 7 * 2 * 8])])
+def test_products_of_the_floor_are_as_wide_as_the_networks(architecture, encoders, decoders):
+    """Hidden units are filled up to 8, and images come in strips, whose columns are left, seam and right."""
+    networks = vae.build_experts(architecture, 2, (7, 7), 5, 3, 1, np.random.default_rng(0))
+    for network, widths in zip(networks, (encoders, decoders)):
+        function, arguments, *_ = next(benchmark._products(network, 4))
+        assert [part.shape[2] for part in tf.nest.flatten(function(*arguments))] == widths
+
+
+@pytest.mark.parametrize("experts, size, is_written_out", [
+    (1, (7, 7), False), (2, (7, 7), True), (2, (10, 10), True), (2, (10, 11), False)])
+def test_which_convolutions_are_written_out(experts, size, is_written_out):
+    layer = vae.StackedConv(experts, size, size, (1, 2), 1, np.random.default_rng(0))
+    assert layer.is_written_out == is_written_out
+    assert (layer.tiling == tiling.UNCUT) != is_written_out
