@@ -7,7 +7,6 @@ shapes, added up. What a step takes beyond its floor is what this code adds.
 
 import dataclasses
 import functools
-import math
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -17,13 +16,13 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spvae_tf import configuration, environment, experiment, iwae, vae
+from spvae_tf import configuration, environment, experiment, iwae, superpixels, vae
 from spvae_tf.answers import read_mask
 from spvae_tf.data import load_dataset
 from spvae_tf.errors import InputError
+from spvae_tf.layers import softplus
 from spvae_tf.model import EVALUATION_BATCH, MODELS, evaluation_rows
 from spvae_tf.plain import PlainSPVAE
-from spvae_tf.tiling import WHOLE, places
 from spvae_tf.training import Compiled, Trainer
 
 TIMED = ("step", "validation", "evaluation", "inpainting", "plain")
@@ -131,33 +130,55 @@ def _products(network, rows):
     Yields:
       (function, random arguments, the layers it is of, whether softplus follows) of each.
     """
-    def features(layer, counts):
-        return [tf.random.normal([layer.kernel.shape[0], rows, count]) for count in counts]
-
     if isinstance(network, (vae.DenseEncoder, vae.DenseDecoder)):
         surplus = 0
         for layer in network.heads.dense:
-            arguments = features(layer, [layer.kernel.shape[1] + surplus])
+            arguments = [_features(layer, rows, surplus)]
             surplus = network.heads.surplus(layer)
             yield functools.partial(layer, surplus=surplus), arguments, [layer], layer is not network.heads.dense[-1]
         return
+    if isinstance(network, vae.ConvEncoder):
+        hidden, last = network.trunk, [network.mean, network.precision]
+    else:
+        hidden, last = [network.dense, network.deconv], network.heads
+    if superpixels.is_written_out(hidden[1]):
+        yield from _products_of_tiles(network, rows)
+        return
+    for layer in (*hidden, *last):
+        yield layer, [_features(layer, rows)], [layer], layer in hidden
+
+
+def _features(layer, rows, surplus=0):
+    return tf.random.normal([layer.kernel.shape[0], rows, layer.num_inputs + surplus])
+
+
+def _products_of_tiles(network, rows):
+    """The same for super-pixels' convolutions and what is before and after them."""
     encodes = isinstance(network, vae.ConvEncoder)
     first, second = network.trunk[:2] if encodes else (network.dense, network.deconv)
-    tiling, (channels_in, channels_out) = second.tiling, second.channels
-    inputs = math.prod(first.input_size) * (first.channels[0] if encodes else first.kernel.shape[1])
-    yield (lambda x: first.at([(strip, [(WHOLE, x)]) for strip in tiling.strips]),
-           features(first, [inputs]), [first], True)
-    pieces = [len(places(piece.rectangle, second.input_size, channels_in)) for piece in tiling.pieces]
-    yield lambda *x: second.tiles(x), features(second, pieces), [second], True
-    rectangles = [rectangle for rectangle, _ in tiling.tiles]
-    tiles = features(second, [len(places(r, second.output_size, channels_out)) for r in rectangles])
-    if not encodes:
-        yield lambda *x: network.outputs(list(zip(rectangles, x))), tiles, network.heads, False
-        return
-    hidden = network.trunk[2]
-    yield lambda *x: hidden.at([(WHOLE, list(zip(rectangles, x)))]), tiles, [hidden], True
-    for layer in (network.mean, network.precision):
-        yield layer, features(layer, [layer.kernel.shape[1]]), [layer], False
+    size, (channels_in, channels_out) = second.input_size, second.channels
+    tiles = superpixels.tiles(size)
+    windows = [superpixels.grown(tile, size) for tile in tiles]
+
+    def images(rectangles, channels):
+        whole = tf.random.normal([second.kernel.shape[0], channels, *size, rows])
+        return [whole[:, :, *rectangle] for rectangle in rectangles]
+
+    if encodes:
+        yield functools.partial(superpixels.from_rows, first), [_features(first, rows)], [first], True
+    else:
+        from_features = functools.partial(superpixels.from_features, first, size=size)
+        yield from_features, [_features(first, rows)], [first], True
+    yield (lambda *x: [superpixels.convolve(second, *part) for part in zip(x, windows, tiles)],
+           images(windows, channels_in), [second], True)
+    if encodes:
+        yield (lambda *x: superpixels.to_features(network.trunk[2], list(zip(tiles, x)), size),
+               images(tiles, channels_out), [network.trunk[2]], True)
+        for layer in (network.mean, network.precision):
+            yield layer, [_features(layer, rows)], [layer], False
+    else:
+        yield (lambda *x: superpixels.convolve_to_rows(network.heads, list(zip(tiles, x))),
+               images(tiles, channels_out), network.heads, False)
 
 
 def _gradient_call(function, *arguments, variables=()):
@@ -195,8 +216,8 @@ def floor_timings(model, encoder_rows, decoder_rows, gradients):
             variables = [variable for layer in layers for variable in layer.trainable_variables]
             pieces["matrix products"].append(timing(function, *arguments, variables=variables))
             if is_hidden:
-                features = tf.concat(tf.nest.flatten(function(*arguments)), -1)
-                pieces["transcendental functions"].append(timing(vae.softplus, features))
+                features = tf.concat([tf.reshape(x, [-1]) for x in tf.nest.flatten(function(*arguments))], 0)
+                pieces["transcendental functions"].append(timing(softplus, features))
     pixels = model._leaf_pixels.shape[1]
     outputs = [tf.random.normal([model.num_experts, decoder_rows, pixels]) for _ in range(model.likelihood.num_outputs)]
     x = tf.random.uniform([model.num_experts, decoder_rows, pixels])
