@@ -161,7 +161,8 @@ def _products_of_tiles(network, rows):
     windows = [superpixels.grown(tile, size) for tile in tiles]
 
     def images(rectangles, channels):
-        whole = tf.random.normal([second.kernel.shape[0], channels, *size, rows])
+        samples = rows + -rows % superpixels.SAMPLES
+        whole = tf.random.normal([second.kernel.shape[0], channels, *size, samples])
         return [whole[:, :, *rectangle] for rectangle in rectangles]
 
     if encodes:

@@ -21,6 +21,7 @@ from spvae_tf.layers import softplus
 WHOLE = slice(None), slice(None)  # a rectangle: a pair of slices, of an image's rows and columns
 LARGEST = 100  # pixels of an image; of more, too much is zeros
 SHORTEST_CUT = 5  # pixels of a side that is cut in two; with shorter ones nothing is gained
+SAMPLES = 16  # images have a multiple of as many, samples of no meaning being appended, for whole vector registers
 
 
 def is_written_out(conv):
@@ -127,9 +128,9 @@ def _images(kernel, rows, size):
     others have weight 0 and fill whole vector registers.
     """
     experts, _, channels, _ = kernel.shape
-    surplus = 8 - rows.shape[-1] % 8
+    surplus, missing = 8 - rows.shape[2] % 8, -(rows.shape[1] or 0) % SAMPLES
     kernel = tf.pad(kernel, [[0, 0], [0, surplus - 1], [0, 0], [0, 0]])
-    columns = tf.pad(tf.transpose(rows, [0, 2, 1]), [[0, 0], [0, surplus], [0, 0]], constant_values=1)
+    columns = tf.pad(tf.transpose(rows, [0, 2, 1]), [[0, 0], [0, surplus], [0, missing]], constant_values=1)
     transposed = tf.reshape(kernel, [*kernel.shape[:2], -1])
     matrices = tf.reshape(tf.transpose(kernel, [0, 2, 3, 1]), [experts, -1, kernel.shape[1]])
     return tf.reshape(_product(matrices, transposed, columns), [experts, channels, *size, -1])
@@ -144,7 +145,7 @@ def from_features(dense, rows, size):
       size: (height, width) of the images.
 
     Returns:
-      [experts, channels, height, width, samples].
+      [experts, channels, height, width, samples], a multiple of SAMPLES.
     """
     kernel = tf.concat([dense.kernel, dense.bias], 1)
     kernel = tf.reshape(kernel, [*kernel.shape[:2], math.prod(size), -1])
@@ -159,7 +160,7 @@ def from_rows(conv, rows):
       rows: [experts, samples, pixels].
 
     Returns:
-      [experts, channels out, height, width, samples].
+      [experts, channels out, height, width, samples], a multiple of SAMPLES.
     """
     experts, _, channels = conv.bias.shape
     num_pixels = math.prod(conv.output_size)
@@ -217,11 +218,11 @@ def to_features(dense, images, size):
     """
     experts, _, units = dense.kernel.shape
     kernel = tf.reshape(dense.kernel, [experts, *size, -1, units])
-    total = tf.convert_to_tensor(dense.bias)
-    for tile, features in images:
-        part = tf.reshape(tf.transpose(kernel[:, *tile], [0, 3, 1, 2, 4]), [experts, -1, units])
-        total += tf.matmul(_flat(features), part, transpose_a=True)
-    return total
+    parts = [tf.transpose(kernel[:, *tile], [0, 3, 1, 2, 4]) for tile, _ in images]
+    kernel = tf.concat([tf.reshape(part, [experts, -1, units]) for part in parts], 1)
+    # one product, since XLA gives small ones to one thread, one after the other
+    columns = tf.concat([_flat(features) for _, features in images], 1)
+    return tf.matmul(columns, kernel, transpose_a=True) + dense.bias
 
 
 def convolve_to_rows(convs, images):

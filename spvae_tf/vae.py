@@ -123,7 +123,7 @@ class ConvEncoder(keras.layers.Layer):
         first, second, hidden = self.trunk
         if superpixels.is_written_out(second):
             images = superpixels.convolve_softplus(second, superpixels.from_rows(first, x))
-            code = superpixels.to_features(hidden, images, second.output_size)
+            code = superpixels.to_features(hidden, images, second.output_size)[:, :x.shape[1]]
         else:
             code = hidden(softplus(second(softplus(first(x)))))
         code = softplus(code)
@@ -146,8 +146,7 @@ class ConvDecoder(keras.layers.Layer):
     def __init__(self, num_experts, latent_dim, size, filters, stride, num_outputs, rng, **kwargs):
         super().__init__(**kwargs)
         middle, small = conv_sizes(size, stride)
-        self.dense = StackedDense(
-            num_experts, latent_dim, math.prod(small) * filters[1], rng, name="dense")
+        self.dense = StackedDense(num_experts, latent_dim, math.prod(small) * filters[1], rng, name="dense")
         self.deconv = StackedConv(num_experts, small, middle, filters[::-1], stride, rng, True, name="deconv")
         self.heads = [StackedConv(num_experts, middle, size, (filters[0], 1), stride, rng, True, name=f"output_{n}")
                       for n in range(num_outputs)]
@@ -163,7 +162,8 @@ class ConvDecoder(keras.layers.Layer):
         """
         if superpixels.is_written_out(self.deconv):
             images = superpixels.from_features(self.dense, z, self.deconv.input_size)
-            return tuple(superpixels.convolve_to_rows(self.heads, superpixels.convolve_softplus(self.deconv, images)))
+            outputs = superpixels.convolve_to_rows(self.heads, superpixels.convolve_softplus(self.deconv, images))
+            return tuple(output[:, :z.shape[1]] for output in outputs)
         features = softplus(self.deconv(softplus(self.dense(z))))
         return tuple(head(features) for head in self.heads)
 

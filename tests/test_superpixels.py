@@ -178,7 +178,8 @@ def test_floors_are_made_of_all_products(architecture, likelihood):
                 outputs = tf.nest.flatten(function(*arguments))
             for x in (*arguments, *outputs):
                 assert x.shape[0] == layers[0].kernel.shape[0]
-                assert x.shape[1 if x.shape.rank == 3 else -1] == 4  # images have the samples last
+                images = x.shape.rank == 5  # with the samples last, filled up to 16; then comes a layer that keeps them
+                assert x.shape[-1] == 16 if images else x.shape[1] in (4, 16)
             weights = [variable for layer in layers for variable in layer.trainable_variables]
             assert all(gradient is not None for gradient in tape.gradient(outputs, [*arguments, *weights]))
     for gradients in (True, False):  # an evaluation's floor is without the encoder
@@ -189,7 +190,7 @@ def test_floors_are_made_of_all_products(architecture, likelihood):
 
 @pytest.mark.parametrize("architecture, widths", [("dense", [8, 8]), ("conv_leaf", [4, 8])])
 def test_products_of_the_floor_are_as_wide_as_the_networks(architecture, widths):
-    """Hidden units are filled up to 8; images have channels, and the second layer makes them in tiles."""
+    """Hidden units are filled up to 8, samples of images to 16; the second layer makes these in tiles."""
     networks = vae.build_experts(architecture, 2, (7, 7), 5, 3, 1, np.random.default_rng(0))
     for network, width in zip(networks, widths):
         first, second, *_ = benchmark._products(network, 4)
@@ -197,6 +198,6 @@ def test_products_of_the_floor_are_as_wide_as_the_networks(architecture, widths)
         if architecture == "dense":
             assert output.shape[1:] == (4, width)
         else:
-            assert output.shape == (2, width, 7, 7, 4)
+            assert output.shape == (2, width, 7, 7, 16)
             sizes = [(4, 4), (4, 3), (3, 4), (3, 3)]
-            assert [tile.shape for tile in second[0](*second[1])] == [(2, 12 - width, *size, 4) for size in sizes]
+            assert [tile.shape for tile in second[0](*second[1])] == [(2, 12 - width, *size, 16) for size in sizes]
