@@ -5,6 +5,7 @@ of its matrix products and convolutions, its transcendental functions and its no
 shapes, added up. What a step takes beyond its floor is what this code adds.
 """
 
+import collections
 import dataclasses
 import functools
 import multiprocessing
@@ -26,7 +27,9 @@ from spvae_tf.plain import PlainSPVAE
 from spvae_tf.training import Compiled, Trainer
 
 TIMED = ("step", "validation", "evaluation", "inpainting", "plain")
-KINDS = (*TIMED, "floors", "alone")  # what is measured
+KINDS = (*TIMED, "compile", "floors", "alone")  # what is measured
+COMPILED = ("step", "plain")  # what "compile" compiles anew,
+COMPILATIONS = 3  # so that it was compiled that often
 VALIDATED = 10_000  # images of a validation
 INPAINTED = 256  # images whose right half is filled in, k = 100
 
@@ -67,7 +70,12 @@ class Timing:
 
     def summary(self):
         """Median, smallest and largest seconds per unit."""
-        return dict(median=self.median, min=min(self.seconds), max=max(self.seconds))
+        return summary(self.seconds)
+
+
+def summary(seconds):
+    """Median, smallest and largest of some seconds."""
+    return dict(median=float(np.median(seconds)), min=min(seconds), max=max(seconds))
 
 
 def interleave(timings, repeats):
@@ -313,12 +321,13 @@ def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5,
       models: names.
       likelihoods: names.
       repeats: rounds.
-      kinds: of KINDS. "step" is always measured, "plain" is a step of the plain implementation, "floors" those of a
-        step and an evaluation, "alone" start and peak memory of a process of its own.
+      kinds: of KINDS. "step" is always measured, "plain" is a step of the plain implementation, "compile" compiles
+        steps COMPILATIONS times instead of once, "floors" those of a step and an evaluation, "alone" start and peak
+        memory of a process of its own.
 
     Returns:
       dict of results that JSON can hold: for each likelihood and model the seconds of what of `kinds` it has, and of
-      compiling it.
+      tracing and compiling it.
 
     Raises:
       InputError: for a kind that does not exist.
@@ -340,11 +349,18 @@ def _timed(name, kinds):
     return [kind for kind in TIMED if kind in kinds and (kind != "plain" or MODELS[name][0])]
 
 
+def _compilations(name, kinds):
+    """What is compiled of a model in each round of compilations, the first of which also compiles what only runs."""
+    timed = _timed(name, kinds)
+    again = [kind for kind in timed if kind in COMPILED]
+    return [timed] + [again] * (COMPILATIONS - 1) if "compile" in kinds else [timed]
+
+
 def _stages(models, likelihoods, kinds):
     """How many compilations, rounds of one kind, floors and processes of their own a benchmark has."""
     rounds = {kind for name in models for kind in _timed(name, kinds)}
-    of_models = sum(len(_timed(name, kinds)) + len(kinds & {"floors", "alone"}) for name in models)
-    return len(likelihoods) * (of_models + len(rounds))
+    compilations = sum(len(compiled) for name in models for compiled in _compilations(name, kinds))
+    return len(likelihoods) * (compilations + len(models) * len(kinds & {"floors", "alone"}) + len(rounds))
 
 
 def _measure(models, likelihood, repeats, kinds, bar):
@@ -356,20 +372,23 @@ def _measure(models, likelihood, repeats, kinds, bar):
         return result
 
     dataset = _load(likelihood)
-    contenders = {name: _contender(name, likelihood, dataset) for name in models}
-    for name, contender in contenders.items():
-        if "plain" in _timed(name, kinds):
-            contender["plain"] = plain_step_timing(contender["trainer"])
-        contender["first"] = {kind: stage(f"compiling {kind} of {name}", contender[kind].first)
-                              for kind in _timed(name, kinds)}
+    contenders, first = {}, {name: collections.defaultdict(list) for name in models}
+    for turns in zip(*(_compilations(name, kinds) for name in models)):
+        for name, compiled in zip(models, turns):
+            contender = _contender(name, likelihood, dataset)
+            if "plain" in compiled:
+                contender["plain"] = plain_step_timing(contender["trainer"])
+            for kind in compiled:
+                first[name][kind].append(stage(f"compiling {kind} of {name}", contender[kind].first))
+            contenders.setdefault(name, contender)
     for kind in TIMED:
-        turns = [c[kind] for c in contenders.values() if kind in c["first"]]
+        turns = [contender[kind] for name, contender in contenders.items() if kind in first[name]]
         if turns:
             stage(f"timing {kind}", interleave, turns, repeats)
     cells = []
     for name, contender in contenders.items():
         cell = dict(model=name, likelihood=likelihood, validation_images=len(dataset.validation))
-        cell |= _summarise(contender)
+        cell |= _summarise(contender, first[name])
         if "floors" in kinds:
             cell |= stage(f"floors of {name}", _floors, contender["trainer"], repeats)
         if "alone" in kinds:
@@ -395,11 +414,13 @@ def _contender(name, likelihood, dataset):
     return contender
 
 
-def _summarise(contender):
-    first = contender["first"]
+def _summarise(contender, first):
+    """The seconds of each kind, and those of its first calls without the time that such a call takes later."""
     cell = {kind: contender[kind].summary() for kind in first}
-    cell["compile"] = {kind: seconds - contender[kind].median * contender[kind].units
-                       for kind, seconds in first.items()}
+    cell["compile"] = {}
+    for kind, seconds in first.items():
+        later = contender[kind].median * contender[kind].units
+        cell["compile"][kind] = summary([each - later for each in seconds])
     return cell
 
 
@@ -474,7 +495,7 @@ def format_report(report):
         for name in (pair[0] for pair in pairs):
             cell = cells.get((likelihood, name))
             if cell and "plain" in cell:
-                compile_ratio = cell["compile"]["plain"] / cell["compile"]["step"]
+                compile_ratio = cell["compile"]["plain"]["median"] / cell["compile"]["step"]["median"]
                 lines.append(f"  {likelihood:10}  plain / ours, {name}: step "
                              f"{cell['plain']['median'] / cell['step']['median']:.1f}, "
                              f"compilation {compile_ratio:.1f}")
@@ -496,7 +517,7 @@ COLUMNS = {
     "(min–max)": (17, lambda c: f"({1e3 * c['step']['min']:.2f}–{1e3 * c['step']['max']:.2f})"),
     "× floor": (9, lambda c: f"{c['step']['median'] / c['step_floor']['sum']:.2f}"),
     "validation": (12, lambda c: f"{validation_share(c):.0%}"),
-    "compile s": (11, lambda c: f"{c['compile']['step']:.1f}"),
+    "compile s": (19, lambda c: "{median:.1f} ({min:.1f}–{max:.1f})".format(**c["compile"]["step"])),
     "start s": (9, lambda c: f"{c['start']:.1f}"),
     "k=5000 img/s": (14, lambda c: f"{1 / c['evaluation']['median']:.1f}"),
     "of floor": (10, lambda c: f"{c['evaluation_floor']['sum'] / c['evaluation']['median']:.0%}"),

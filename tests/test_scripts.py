@@ -224,6 +224,8 @@ def test_benchmark(tmp_path):
     for cell in cells:
         kinds = {"step", "validation", "evaluation", "inpainting"} | ({"plain"} if cell["model"] == "SPVAE" else set())
         assert kinds == set(cell["compile"]) and all(cell[kind]["median"] > 0 for kind in kinds)
+        repeated = [cell["compile"][kind] for kind in kinds & {"step", "plain"}]
+        assert all(seconds["max"] > seconds["min"] > 0 for seconds in repeated)
         assert cell["start"] > 0 and cell["step_floor"]["sum"] > 0 and cell["evaluation_floor"]["sum"] > 0
 
 
@@ -243,7 +245,7 @@ def test_benchmark_counts_its_stages(monkeypatch):
     monkeypatch.setattr(benchmark, "plain_step_timing", lambda trainer: benchmark.Timing(lambda: None))
     monkeypatch.setattr(benchmark, "_floors", lambda *_: {})
     monkeypatch.setattr(benchmark, "alone", lambda *_: {})
-    for models, kinds, stages in ((["SPVAE", "VAE"], benchmark.KINDS, 2 * (5 + 4 + 5 + 2 * 2)),
+    for models, kinds, stages in ((["SPVAE", "VAE"], benchmark.KINDS, 2 * (5 + 4 + 2 * (2 + 1) + 5 + 2 * 2)),
                                   (["VAE"], ("plain", "floors"), 2 * (1 + 1 + 1))):
         benchmark.run(models, repeats=1, kinds=kinds)
         assert bars[-1].n == bars[-1].total == stages
