@@ -68,10 +68,6 @@ class Timing:
         """Median seconds per unit."""
         return float(np.median(self.seconds))
 
-    def summary(self):
-        """Median, smallest and largest seconds per unit."""
-        return summary(self.seconds)
-
 
 def summary(seconds):
     """Median, smallest and largest of some seconds."""
@@ -416,7 +412,7 @@ def _contender(name, likelihood, dataset):
 
 def _summarise(contender, first):
     """The seconds of each kind, and those of its first calls without the time that such a call takes later."""
-    cell = {kind: contender[kind].summary() for kind in first}
+    cell = {kind: summary(contender[kind].seconds) for kind in first}
     cell["compile"] = {}
     for kind, seconds in first.items():
         later = contender[kind].median * contender[kind].units
