@@ -507,13 +507,18 @@ def format_report(report):
     return "\n".join(lines)
 
 
+def _compilation(median, min, max):
+    """Seconds, with the least and the most in brackets if it was compiled more than once."""
+    return f"{median:.1f}" + (f" ({min:.1f}–{max:.1f})" if min < max else "")
+
+
 # title -> (width, text from a cell)
 COLUMNS = {
     "step ms": (9, lambda c: f"{1e3 * c['step']['median']:.2f}"),
     "(min–max)": (17, lambda c: f"({1e3 * c['step']['min']:.2f}–{1e3 * c['step']['max']:.2f})"),
     "× floor": (9, lambda c: f"{c['step']['median'] / c['step_floor']['sum']:.2f}"),
     "validation": (12, lambda c: f"{validation_share(c):.0%}"),
-    "compile s": (19, lambda c: "{median:.1f} ({min:.1f}–{max:.1f})".format(**c["compile"]["step"])),
+    "compile s": (19, lambda c: _compilation(**c["compile"]["step"])),
     "start s": (9, lambda c: f"{c['start']:.1f}"),
     "k=5000 img/s": (14, lambda c: f"{1 / c['evaluation']['median']:.1f}"),
     "of floor": (10, lambda c: f"{c['evaluation_floor']['sum'] / c['evaluation']['median']:.0%}"),
