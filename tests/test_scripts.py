@@ -260,5 +260,5 @@ def test_benchmark_of_some_kinds(tmp_path):
     header, row = out[out.index("step ms") - 24:].splitlines()[:2]
     assert len(row) == len(header) and row.count("–") == 7, out  # one stands between min and max
     _, err = run("benchmark.py", "--kinds=speed", expect=2)
-    assert err == ("error: kind is 'speed'; it must be one of step, validation, evaluation, inpainting, plain, compile, "
-                   "floors, alone\n")
+    assert err == ("error: kind is 'speed'; it must be one of step, validation, evaluation, inpainting, plain, "
+                   "compile, floors, alone\n")
