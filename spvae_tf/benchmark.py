@@ -28,8 +28,8 @@ from spvae_tf.training import Compiled, Trainer
 
 TIMED = ("step", "validation", "evaluation", "inpainting", "plain")
 KINDS = (*TIMED, "compile", "floors", "alone")  # what is measured
-COMPILED = ("step", "plain")  # what "compile" compiles anew,
-COMPILATIONS = 3  # so that it was compiled that often
+COMPILED = ("step", "plain")  # kinds of TIMED that "compile" compiles COMPILATIONS times, all others once
+COMPILATIONS = 3
 VALIDATED = 10_000  # images of a validation
 INPAINTED = 256  # images whose right half is filled in, k = 100
 
@@ -346,7 +346,7 @@ def _timed(name, kinds):
 
 
 def _compilations(name, kinds):
-    """What is compiled of a model in each round of compilations, the first of which also compiles what only runs."""
+    """For each round of compilations what is compiled of a model: in the first every kind, in the others COMPILED."""
     timed = _timed(name, kinds)
     again = [kind for kind in timed if kind in COMPILED]
     return [timed] + [again] * (COMPILATIONS - 1) if "compile" in kinds else [timed]
@@ -507,9 +507,10 @@ def format_report(report):
     return "\n".join(lines)
 
 
-def _compilation(median, min, max):
-    """Seconds, with the least and the most in brackets if it was compiled more than once."""
-    return f"{median:.1f}" + (f" ({min:.1f}–{max:.1f})" if min < max else "")
+def _seconds(summary):
+    """The median of a `summary`, with the least and the most in brackets if there are several."""
+    text = "{median:.1f} ({min:.1f}–{max:.1f})" if summary["min"] < summary["max"] else "{median:.1f}"
+    return text.format(**summary)
 
 
 # title -> (width, text from a cell)
@@ -518,7 +519,7 @@ COLUMNS = {
     "(min–max)": (17, lambda c: f"({1e3 * c['step']['min']:.2f}–{1e3 * c['step']['max']:.2f})"),
     "× floor": (9, lambda c: f"{c['step']['median'] / c['step_floor']['sum']:.2f}"),
     "validation": (12, lambda c: f"{validation_share(c):.0%}"),
-    "compile s": (19, lambda c: _compilation(**c["compile"]["step"])),
+    "compile s": (19, lambda c: _seconds(c["compile"]["step"])),
     "start s": (9, lambda c: f"{c['start']:.1f}"),
     "k=5000 img/s": (14, lambda c: f"{1 / c['evaluation']['median']:.1f}"),
     "of floor": (10, lambda c: f"{c['evaluation_floor']['sum'] / c['evaluation']['median']:.0%}"),

@@ -108,7 +108,7 @@ def _flat(images):
 
 @tf.custom_gradient
 def _product(matrices, transposed, columns):
-    """matrices · columns, for the same matrices twice, of which the gradients take what is faster on a CPU."""
+    """matrices · columns, given the matrices' transposes too: gradients take, and go to, what is faster on a CPU."""
     def gradients(upstream):
         if matrices.shape[1] >= matrices.shape[2]:
             by_matrices, by_transposed = tf.matmul(upstream, columns, transpose_b=True), None
@@ -124,8 +124,9 @@ def _product(matrices, transposed, columns):
 def _images(kernel, rows, size):
     """Images from a kernel, [experts, inputs and 1, channels, pixels], whose last weights are biases, and its inputs.
 
-    Inputs get ones appended. The weights of the first are the biases, whose gradients then come with the kernel's; the
-    others have weight 0 and fill whole vector registers.
+    Inputs are [experts, samples, inputs] and get ones appended. The weights of the first are the biases, whose
+    gradients then come with the kernel's; the others have weight 0 and fill whole vector registers. Images are
+    [experts, channels, height, width, samples], samples filled up to a multiple of SAMPLES where their number is known.
     """
     experts, _, channels, _ = kernel.shape
     surplus, missing = 8 - rows.shape[2] % 8, -(rows.shape[1] or 0) % SAMPLES

@@ -225,7 +225,7 @@ def test_benchmark(tmp_path):
         kinds = {"step", "validation", "evaluation", "inpainting"} | ({"plain"} if cell["model"] == "SPVAE" else set())
         assert kinds == set(cell["compile"]) and all(cell[kind]["median"] > 0 for kind in kinds)
         repeated = [cell["compile"][kind] for kind in kinds & {"step", "plain"}]
-        assert all(seconds["max"] > seconds["min"] > 0 for seconds in repeated)
+        assert all(seconds["max"] > seconds["min"] > seconds["max"] / 10 for seconds in repeated)  # compiled each time
         assert cell["start"] > 0 and cell["step_floor"]["sum"] > 0 and cell["evaluation_floor"]["sum"] > 0
 
 

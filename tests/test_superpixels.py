@@ -46,11 +46,6 @@ def test_four_tiles_of_a_super_pixel_of_7x7_take_43_percent_of_the_multiplicatio
     assert sum(products) / 49**2 == pytest.approx(0.43, abs=0.005)
 
 
-def test_a_gpu_makes_whole_images(monkeypatch):
-    monkeypatch.setattr(environment, "on_gpu", lambda: True)
-    assert superpixels.tiles((7, 7)) == [superpixels.WHOLE]
-
-
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 7), (5, 6), (9, 4)])
 def test_tiles_are_parts_of_the_convolution(size, transposed):
@@ -94,12 +89,15 @@ def tape_gradients(function, *arguments):
     return tape.gradient(value, arguments)
 
 
-@pytest.mark.parametrize("dtype, size, num_tiles", [
-    ("float32", (7, 7), 4), ("float64", (5, 5), 4), ("float64", (7, 7), 4), ("float64", (8, 3), 2),
-    ("float64", (4, 9), 2), ("float64", (4, 4), 1), ("float64", (10, 10), 4)])
+@pytest.mark.parametrize("dtype, size, on_gpu, num_tiles, num_rows", [
+    ("float32", (7, 7), False, 4, 6), ("float64", (5, 5), False, 4, 16), ("float64", (7, 7), False, 4, 17),
+    ("float64", (8, 3), False, 2, 6), ("float64", (4, 9), False, 2, 6), ("float64", (4, 4), False, 1, 6),
+    ("float64", (10, 10), False, 4, 6), ("float64", (7, 7), True, 1, 6), ("float64", (8, 3), True, 1, 6)])
 @pytest.mark.parametrize("encodes", [True, False])
-def test_networks_are_those_of_one_convolution_per_expert(encodes, dtype, size, num_tiles, monkeypatch):
-    """Compiled; outputs, and gradients by all weights and by the input."""
+def test_networks_are_those_of_one_convolution_per_expert(encodes, dtype, size, on_gpu, num_tiles, num_rows,
+                                                          monkeypatch):
+    """Compiled; outputs, and gradients by all weights and by the input. A GPU makes whole images."""
+    monkeypatch.setattr(environment, "on_gpu", lambda: on_gpu)
     keras.config.set_dtype_policy(dtype)
     try:
         encoder, decoder = vae.build_experts("conv_leaf", 3, size, 4, 8, 2, np.random.default_rng(0))
@@ -109,7 +107,7 @@ def test_networks_are_those_of_one_convolution_per_expert(encodes, dtype, size, 
     for n, variable in enumerate(network.trainable_variables):
         if variable.name == "bias":
             variable.assign(tf.random.stateless_normal(variable.shape, [0, n], dtype=dtype))
-    x = tf.random.stateless_normal([3, 6, num_inputs], [1, 2], dtype=dtype)
+    x = tf.random.stateless_normal([3, num_rows, num_inputs], [1, 2], dtype=dtype)
     made, convolve = [], superpixels.convolve
 
     def noted(*arguments):
