@@ -23,7 +23,6 @@ from spvae_tf.data import load_dataset
 from spvae_tf.errors import InputError
 from spvae_tf.layers import softplus
 from spvae_tf.model import EVALUATION_BATCH, MODELS, evaluation_rows
-from spvae_tf.plain import PlainSPVAE
 from spvae_tf.training import Compiled, Trainer
 
 TIMED = ("step", "validation", "evaluation", "inpainting", "plain")
@@ -279,6 +278,8 @@ def step_timing(trainer, batches=None):
 
 def plain_step_timing(trainer):
     """A training step of the plain implementation with the same optimiser, data and noise."""
+    # here, since it imports TensorFlow Probability, without which training starts a second sooner (see `alone`)
+    from spvae_tf.plain import PlainSPVAE
     plain = PlainSPVAE(trainer.model)
     optimizer = type(trainer.optimizer).from_config(trainer.optimizer.get_config())
     optimizer.build(plain.trainable_variables)

@@ -101,7 +101,8 @@ def reparametrise(mean, precision, noise):
     Returns:
       [experts, k, batch, latent_dim].
     """
-    return mean[:, None] + noise * tf.math.rsqrt(precision)[:, None]
+    deviation = tf.reshape(tf.exp(-0.5 * _log_of_row(precision)), tf.shape(precision))
+    return mean[:, None] + noise * deviation[:, None]
 
 
 def log_prior_over_proposal(z, precision, noise):
@@ -116,7 +117,12 @@ def log_prior_over_proposal(z, precision, noise):
       [experts, k, batch], nats.
     """
     quadratic = 0.5 * sum_last(tf.square(noise) - tf.square(z))
-    return quadratic - 0.5 * sum_last(tf.math.log(precision))[:, None]
+    return quadratic - 0.5 * sum_last(tf.reshape(_log_of_row(precision), tf.shape(precision)))[:, None]
+
+
+def _log_of_row(precision):
+    """log precision in one row, see vae.mean_and_precision; XLA computes it once for both functions above."""
+    return tf.math.log(tf.reshape(precision, [-1]))
 
 
 def iwae_bound(log_weights):

@@ -146,11 +146,11 @@ class StackedMLP(keras.layers.Layer):
         self.built = True  # as above
 
     def call(self, rows):
-        """[experts, rows, inputs] -> a list of [experts, rows, outputs], one for each head."""
+        """[experts, rows, inputs] -> [num_heads · experts, rows, outputs], the first head of all experts first."""
         rows = tf.tile(rows, [self.num_heads, 1, 1])
         for layer in self.dense[:-1]:
             rows = softplus(layer(rows, surplus=self.surplus(layer)))
-        return tf.split(self.dense[-1](rows), self.num_heads)
+        return self.dense[-1](rows)
 
     def surplus(self, layer):
         """Units by which a hidden layer fills whole vector registers: H = 30 as 32 takes two thirds of the time."""

@@ -18,6 +18,23 @@ CONV_LEAF = ((4, 8), 1)
 CONV_IMAGE = ((32, 64), 2)
 
 
+def mean_and_precision(outputs):
+    """The mean and the precision 1 + s² of q(z | x), of an encoder's two linear outputs.
+
+    The precision is cut out of one row, or XLA would compute its logarithm and square root (iwae.py) in loops over
+    latent_dim, and LLVM unroll these: as many copies of both, a tenth of what a training step takes to compile.
+
+    Args:
+      outputs: [2 · experts, rows, latent_dim], the means of all experts first, then s.
+
+    Returns:
+      (mean, precision), each [experts, rows, latent_dim]; the precision is at least 1, so no deviation exceeds 1.
+    """
+    mean, _ = tf.split(outputs, 2)
+    _, root = tf.split(tf.reshape(outputs, [-1]), 2)
+    return mean, tf.reshape(1 + tf.square(root), tf.shape(mean))
+
+
 class DenseEncoder(keras.layers.Layer):
     """q(z | x) = N(mean(x), 1/precision(x)): two separate perceptrons with two hidden layers each.
 
@@ -40,10 +57,9 @@ class DenseEncoder(keras.layers.Layer):
           x: [experts, rows, pixels].
 
         Returns:
-          (mean, precision), each [experts, rows, latent_dim]; precision = 1 + s², so no deviation exceeds 1.
+          (mean, precision), each [experts, rows, latent_dim].
         """
-        mean, root = self.heads(x)
-        return mean, 1 + tf.square(root)
+        return mean_and_precision(self.heads(x))
 
 
 class DenseDecoder(keras.layers.Layer):
@@ -71,7 +87,7 @@ class DenseDecoder(keras.layers.Layer):
         Returns:
           A tuple of [experts, rows, pixels].
         """
-        return tuple(self.heads(z))
+        return tuple(tf.split(self.heads(z), self.heads.num_heads))
 
 
 def conv_sizes(size, stride):
@@ -127,7 +143,7 @@ class ConvEncoder(keras.layers.Layer):
         else:
             code = hidden(softplus(second(softplus(first(x)))))
         code = softplus(code)
-        return self.mean(code), 1 + tf.square(self.precision(code))
+        return mean_and_precision(tf.concat([self.mean(code), self.precision(code)], 0))
 
 
 class ConvDecoder(keras.layers.Layer):
