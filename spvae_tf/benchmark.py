@@ -278,7 +278,7 @@ def step_timing(trainer, batches=None):
 
 def plain_step_timing(trainer):
     """A training step of the plain implementation with the same optimiser, data and noise."""
-    # here, since it imports TensorFlow Probability, without which training starts a second sooner (see `alone`)
+    # here, since it needs TensorFlow Probability: a second that training does not spend and `alone` must not count
     from spvae_tf.plain import PlainSPVAE
     plain = PlainSPVAE(trainer.model)
     optimizer = type(trainer.optimizer).from_config(trainer.optimizer.get_config())

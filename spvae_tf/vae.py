@@ -21,8 +21,8 @@ CONV_IMAGE = ((32, 64), 2)
 def mean_and_precision(outputs):
     """The mean and the precision 1 + s² of q(z | x), of an encoder's two linear outputs.
 
-    The precision is cut out of one row, or XLA would compute its logarithm and square root (iwae.py) in loops over
-    latent_dim, and LLVM unroll these: as many copies of both, a tenth of what a training step takes to compile.
+    The precision is cut out of one row: otherwise XLA would compute its logarithm and the deviation (iwae.py) in loops
+    over latent_dim, which LLVM unrolls into latent_dim copies of each.
 
     Args:
       outputs: [2 · experts, rows, latent_dim], the means of all experts first, then s.

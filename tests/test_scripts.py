@@ -251,6 +251,12 @@ def test_benchmark_counts_its_stages(monkeypatch):
         assert bars[-1].n == bars[-1].total == stages
 
 
+def test_benchmark_imports_what_training_imports():
+    """Starts are measured in a process that has imported the benchmark, so that it must not be slow to import."""
+    code = "import sys, spvae_tf.benchmark; assert 'tensorflow_probability' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_benchmark_of_some_kinds(tmp_path):
     out, _ = run("benchmark.py", "--models=VAE", "--likelihoods=discrete", "--repeats=1", "--kinds=validation",
                  f"--json={tmp_path / 'b.json'}")
