@@ -19,7 +19,7 @@ CONV_IMAGE = ((32, 64), 2)
 
 
 def mean_and_precision(outputs):
-    """The mean and the precision 1 + s² of q(z | x), of an encoder's two linear outputs.
+    """The mean and the precision 1 + s² of q(z | x), equation (8), of an encoder's two linear outputs.
 
     The precision is cut out of one row: otherwise XLA would compute its logarithm and the deviation (iwae.py) in loops
     over latent_dim, which LLVM unrolls into latent_dim copies of each.
