@@ -4,8 +4,8 @@ Used as --config=configs/table1.py:DATASET/LIKELIHOOD/MODEL, for example mnist/c
 besides, as in --config.latent_dim=50; spvae_tf/configuration.py has the list.
 """
 
-from spvae_tf.configuration import make_config
 from spvae_tf.errors import InputError
+from spvae_tf.training.configuration import make_config
 
 
 def get_config(cell="mnist/continuous/spvae"):

@@ -11,7 +11,10 @@ import json
 
 from absl import flags
 
-from spvae_tf import benchmark, checkpoint, figures, model
+from spvae_tf import benchmark
+from spvae_tf import spvae as model
+from spvae_tf.reproduction import plots as figures
+from spvae_tf.training import checkpoint
 
 _MODELS = flags.DEFINE_list("models", list(model.MODELS), "Models.")
 _LIKELIHOODS = flags.DEFINE_list("likelihoods", ["continuous", "discrete"], "continuous, discrete.")

@@ -13,7 +13,8 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from spvae_tf import answers, data
+from spvae_tf import infer as answers
+from spvae_tf.training import data
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; downloads when not given.")
 _OUT_DIR = flags.DEFINE_string("out_dir", str(data.EMBEDDED_DIR), "Where <data set>_sample.npz are written.")

@@ -13,7 +13,9 @@ import sys
 
 from absl import flags
 
-from spvae_tf import compare, results, tables
+from spvae_tf.reproduction import compare
+from spvae_tf.reproduction import table1 as tables
+from spvae_tf.training import records as results
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released", "Folder with table1.csv, of one protocol.")
 _CHECK = flags.DEFINE_bool("check", False, "Exit with status 1 when a cell that was run, or a size, disagrees.")

@@ -12,8 +12,9 @@ prepared as the training images were (grey, each scaled to [0, 1] by itself), an
 import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
-from spvae_tf import answers, experiment
+from spvae_tf import infer as answers
 from spvae_tf.errors import InputError
+from spvae_tf.training import run as experiment
 
 COMMANDS = ("sample", "inpaint", "score", "embed", "posterior")
 

@@ -17,7 +17,10 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf import configuration, experiment, latent_space, tables
+from spvae_tf.reproduction import figure3 as latent_space
+from spvae_tf.reproduction import table1 as tables
+from spvae_tf.training import configuration
+from spvae_tf.training import run as experiment
 
 _PRESET = flags.DEFINE_enum("preset", "tuned", ["mini", "tuned"], "mini: the embedded sample and few batches.")
 _PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(configuration.PROTOCOLS),

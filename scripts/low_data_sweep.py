@@ -17,7 +17,10 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf import configuration, figures, sweep, tables
+from spvae_tf.reproduction import figure2 as sweep
+from spvae_tf.reproduction import plots as figures
+from spvae_tf.reproduction import table1 as tables
+from spvae_tf.training import configuration
 
 _FRACTIONS = flags.DEFINE_list("fractions", None, "Of the training set: paper (100 % to 10 % in steps of 10 %, 10 % to "
                                "0.5 % in three), released, mini, or numbers; by default paper, or mini for its preset.")

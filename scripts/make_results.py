@@ -9,8 +9,9 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf import checkpoint, results_page
 from spvae_tf.errors import InputError
+from spvae_tf.reproduction import report as results_page
+from spvae_tf.training import checkpoint
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results", "Folder with released/, paper/ and svhn_subset/.")
 _PAGE = flags.DEFINE_string("page", "RESULTS.md", "The page; what stands between its marks is replaced.")

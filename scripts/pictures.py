@@ -15,8 +15,11 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf import configuration, experiment, figures, pictures
 from spvae_tf.errors import InputError
+from spvae_tf.reproduction import pictures
+from spvae_tf.reproduction import plots as figures
+from spvae_tf.training import configuration
+from spvae_tf.training import run as experiment
 
 OF_A_RUN = {"samples": pictures.samples, "reconstructions": pictures.reconstructions,
             "sum_weights": pictures.sum_weights}

@@ -19,7 +19,11 @@ What the results already hold is not run again, and a run that was stopped goes 
 import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
-from spvae_tf import configuration, grid, model, paper, tables
+from spvae_tf import published as paper
+from spvae_tf import spvae as model
+from spvae_tf.reproduction import cross_validation as grid
+from spvae_tf.reproduction import table1 as tables
+from spvae_tf.training import configuration
 
 _PRESET = flags.DEFINE_enum("preset", "tuned", list(tables.PRESETS), "What to run; see above.")
 _PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(configuration.PROTOCOLS),

@@ -7,7 +7,7 @@ Example:
 import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
-from spvae_tf import tables
+from spvae_tf.reproduction import table1 as tables
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results", "table2.csv goes here.")
 

@@ -11,8 +11,10 @@ import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 from ml_collections import config_flags
 
-from spvae_tf import configuration, environment, experiment
 from spvae_tf.errors import InputError
+from spvae_tf.training import configuration
+from spvae_tf.training import provenance as environment
+from spvae_tf.training import run as experiment
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/table1.py:DATASET/LIKELIHOOD/MODEL.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an unfinished run in it is continued.")

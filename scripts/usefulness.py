@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf import usefulness
+from spvae_tf.reproduction import beyond as usefulness
 
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of trained runs.", required=True)
 _OUT = flags.DEFINE_string("out", "results/usefulness.csv", "The CSV.")

@@ -17,13 +17,18 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spvae_tf import configuration, environment, experiment, iwae, superpixels, vae
-from spvae_tf.answers import read_mask
-from spvae_tf.data import load_dataset
 from spvae_tf.errors import InputError
-from spvae_tf.layers import softplus
-from spvae_tf.model import EVALUATION_BATCH, MODELS, evaluation_rows
-from spvae_tf.training import Compiled, Trainer
+from spvae_tf.infer import read_mask
+from spvae_tf.model import experts as vae
+from spvae_tf.model import iwae
+from spvae_tf.model.layers import softplus
+from spvae_tf.ops import small_conv as superpixels
+from spvae_tf.spvae import EVALUATION_BATCH, MODELS, evaluation_rows
+from spvae_tf.training import configuration
+from spvae_tf.training import provenance as environment
+from spvae_tf.training import run as experiment
+from spvae_tf.training.data import load_dataset
+from spvae_tf.training.trainer import Compiled, Trainer
 
 TIMED = ("step", "validation", "evaluation", "inpainting", "plain")
 KINDS = (*TIMED, "compile", "floors", "alone")  # what is measured
@@ -279,7 +284,7 @@ def step_timing(trainer, batches=None):
 def plain_step_timing(trainer):
     """A training step of the plain implementation with the same optimiser, data and noise."""
     # here, since it needs TensorFlow Probability: a second that training does not spend and `alone` must not count
-    from spvae_tf.plain import PlainSPVAE
+    from spvae_tf.model.reference import PlainSPVAE
     plain = PlainSPVAE(trainer.model)
     optimizer = type(trainer.optimizer).from_config(trainer.optimizer.get_config())
     optimizer.build(plain.trainable_variables)

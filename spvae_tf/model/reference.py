@@ -1,0 +1,249 @@
+"""The SPVAE written as the paper reads: a Keras VAE for every leaf expert, a few operations for every region.
+
+Algorithm 1 and equations (2), (4) and (9), one expert and one region at a time, as in the published code: an
+oracle for tests, and the "plain" contender of scripts/benchmark.py. With a stacked SPVAE it shares the region
+graph, the settings and, after `copy_weights`, the values of the weights.
+"""
+
+import functools
+import itertools
+import math
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from spvae_tf.model.region_graph import rectangle
+
+tfd = tfp.distributions
+layers = keras.layers
+
+NUM_TRIALS = 255
+
+
+def perceptron(widths):
+    """Dense layers of the widths (inputs, hidden, …, outputs): softplus, linear at the end."""
+    inputs, *hidden, outputs = widths
+    return keras.Sequential([keras.Input([inputs]), *(layers.Dense(units, "softplus") for units in hidden),
+                             layers.Dense(outputs)])
+
+
+def deconv(filters, small, large, stride, activation=None):
+    """A transposed convolution 3×3 from images of one (height, width) to another."""
+    # "same" convolutions take n·stride and n·stride − 1 pixels both to n; Keras must be told the way back
+    surplus = [m - (n - 1) * stride - 1 for n, m in zip(small, large)]
+    return layers.Conv2DTranspose(filters, 3, stride, "same", output_padding=surplus, activation=activation)
+
+
+def pixel_log_prob(likelihood, x, outputs):
+    """log p(x_d | z) of every pixel.
+
+    Args:
+      likelihood: "continuous" or "discrete".
+      x: [batch, pixels] in [0, 1].
+      outputs: of the decoder, one or two of [k, batch, pixels].
+
+    Returns:
+      [k, batch, pixels], nats.
+    """
+    if likelihood == "continuous":
+        return tfd.Normal(tf.sigmoid(outputs[0]), (1 + outputs[1]**2)**-0.5).log_prob(x)
+    successes, failures = NUM_TRIALS * x, NUM_TRIALS * (1 - x)
+    probs = tf.sigmoid(outputs[0]) * (1 - 2e-7) + 1e-7
+    log_coefficient = (math.lgamma(NUM_TRIALS + 1)
+                       - tf.math.lgamma(successes + 1) - tf.math.lgamma(failures + 1))
+    return log_coefficient + successes * tf.math.log(probs + 1e-7) + failures * tf.math.log(1 - probs + 1e-7)
+
+
+class DenseVAE:
+    """A VAE of perceptrons: for the mean and the precision of q(z | x) and for each output of p(x | z).
+
+    Args:
+      size: (height, width) of the leaf region, or (1, pixels) of one that is no rectangle.
+      hidden_units: H.
+      latent_dim: n_z.
+      num_outputs: of p(x | z) per pixel.
+    """
+
+    def __init__(self, size, hidden_units, latent_dim, num_outputs):
+        pixels, hidden = math.prod(size), (hidden_units, hidden_units)
+        self.mean, self.precision = [perceptron((pixels, *hidden, latent_dim)) for _ in range(2)]
+        self.heads = [perceptron((latent_dim, *hidden, pixels)) for _ in range(num_outputs)]
+        self.layers = [layer for model in (self.mean, self.precision, *self.heads) for layer in model.layers]
+
+    def encode(self, x):  # [batch, pixels] -> mean and precision [batch, latent_dim]
+        return self.mean(x), 1 + self.precision(x)**2
+
+    def decode(self, z):  # [rows, latent_dim] -> outputs [rows, pixels]
+        return [head(z) for head in self.heads]
+
+
+class ConvVAE:
+    """A convolutional VAE: conv, conv, dense, {mean, precision}; dense, deconv, {a deconv per output}.
+
+    Args:
+      size: (height, width) of the leaf region.
+      frame: (height, width) of the network's image, with the leaf region at its top left and black elsewhere.
+      filters: of the two convolutions.
+      stride: of both.
+      hidden_units: H of the encoder's dense layer.
+      latent_dim: n_z.
+      num_outputs: of p(x | z) per pixel.
+    """
+
+    def __init__(self, size, frame, filters, stride, hidden_units, latent_dim, num_outputs):
+        margins = [(0, whole - part) for whole, part in zip(frame, size)]
+        pad = [layers.ZeroPadding2D(margins)] if size != frame else []
+        crop = [layers.Cropping2D(margins)] if size != frame else []
+        middle, small = [[-(-n // stride**power) for n in frame] for power in (1, 2)]
+        self.trunk = keras.Sequential([
+            keras.Input([math.prod(size)]), layers.Reshape([*size, 1]), *pad,
+            *(layers.Conv2D(count, 3, stride, "same", activation="softplus") for count in filters),
+            layers.Flatten(), layers.Dense(hidden_units, "softplus")])
+        self.mean, self.precision = [perceptron((hidden_units, latent_dim)) for _ in range(2)]
+        self.expand = keras.Sequential([
+            keras.Input([latent_dim]), layers.Dense(math.prod(small) * filters[1], "softplus"),
+            layers.Reshape([*small, filters[1]]), deconv(filters[0], small, middle, stride, "softplus")])
+        self.heads = [keras.Sequential([
+            keras.Input([*middle, filters[0]]), deconv(1, middle, frame, stride), *crop, layers.Flatten()])
+            for _ in range(num_outputs)]
+        models = self.trunk, self.mean, self.precision, self.expand, *self.heads
+        self.layers = [layer for model in models for layer in model.layers if layer.weights]
+
+    def encode(self, x):  # [batch, pixels] -> mean and precision [batch, latent_dim]
+        hidden = self.trunk(x)
+        return self.mean(hidden), 1 + self.precision(hidden)**2
+
+    def decode(self, z):  # [rows, latent_dim] -> outputs [rows, pixels]
+        hidden = self.expand(z)
+        return [head(hidden) for head in self.heads]
+
+
+class PlainSPVAE:
+    """An SPVAE of the same architecture as a stacked one, with weights of its own.
+
+    Args:
+      model: SPVAE to take the region graph and the settings from.
+    """
+
+    def __init__(self, model):
+        settings = model.get_config()
+        self.graph, self.likelihood = model.graph, model.likelihood.name
+        self.num_components = settings["num_components"]
+        boxes = [rectangle(leaf, model.image_shape[1]) for leaf in self.graph.leaf_regions]
+        sizes = [box[2:] if box else (1, len(leaf.scope))
+                 for box, leaf in zip(boxes, self.graph.leaf_regions)]
+        networks = settings["hidden_units"], settings["latent_dim"], model.likelihood.num_outputs
+        filters, stride = ((4, 8), 1) if settings["architecture"] == "conv_leaf" else ((32, 64), 2)
+        frame = tuple(max(side) for side in zip(*sizes))
+        self.experts = [
+            DenseVAE(size, *networks) if settings["architecture"] == "dense"
+            else ConvVAE(size, frame, filters, stride, *networks)
+            for size in sizes for _ in range(self.num_components)]
+        self.sum_weights, num_nodes = {}, dict.fromkeys(self.graph.leaf_regions, self.num_components)
+        for region in itertools.chain.from_iterable(self.graph.levels or [[self.graph.root]]):
+            products = sum(math.prod(num_nodes[child] for child in partition.children)
+                           for partition in self.graph.partitions_of(region)) or self.num_components
+            num_nodes[region] = 1 if region == self.graph.root else settings["num_sums"]
+            if self.graph.levels or products > 1:  # a single leaf distribution is the root itself
+                self.sum_weights[region] = tf.Variable(tf.random.normal([products, num_nodes[region]]))
+
+    @property
+    def trainable_variables(self):
+        """All weights: the experts' kernels and biases, then each region's unnormalised log-weights."""
+        networks = [weight.value
+                    for expert in self.experts for layer in expert.layers for weight in layer.weights]
+        return networks + list(self.sum_weights.values())
+
+    def counterparts(self, model):
+        """Where each weight lies in the stacked model.
+
+        The stacked model pads smaller leaf regions, and with them the first and last kernel of dense experts;
+        a plain kernel is then a corner of the stacked one.
+
+        Args:
+          model: the SPVAE that this one was built from.
+
+        Yields:
+          (plain variable, stacked variable, index): plain variable = stacked variable[index].
+        """
+        encoder, decoder = model.encoder, model.decoder
+        if isinstance(self.experts[0], DenseVAE):  # layers, and which of a layer's heads
+            stacked = [(layer, head) for network in (encoder.heads, decoder.heads)
+                       for head in range(network.num_heads) for layer in network.dense]
+        else:
+            stacked = [(layer, 0) for layer in (*encoder.trunk, encoder.mean, encoder.precision,
+                                                decoder.dense, decoder.deconv, *decoder.heads)]
+        for number, expert in enumerate(self.experts):
+            for plain_layer, (layer, head) in zip(expert.layers, stacked, strict=True):
+                row = head * len(self.experts) + number
+                corner = [slice(n) for n in plain_layer.kernel.shape]
+                yield plain_layer.kernel.value, layer.kernel.value, (row, *corner)
+                yield plain_layer.bias.value, layer.bias.value, (row, 0, slice(*plain_layer.bias.shape))
+        for level in model.spn.levels:
+            for region, places in zip(level.regions, level.weights):
+                yield self.sum_weights[region], model.spn.sum_weights.value, places[places[:, 0] >= 0]
+
+    def copy_weights(self, model):
+        """Takes over the weights of the SPVAE that this one was built from, expert by expert."""
+        for variable, stacked, index in self.counterparts(model):
+            variable.assign(stacked.numpy()[index])
+
+    def leaf_bound(self, expert, x, noise):
+        """L̂_l = log (1/k) Σ_i p(x_l, z_l,i) / q(z_l,i | x_l), equation (2).
+
+        Args:
+          expert: DenseVAE or ConvVAE.
+          x: [batch, pixels of the leaf region] in [0, 1].
+          noise: standard normal, [k, batch, latent_dim].
+
+        Returns:
+          [batch], nats.
+        """
+        mean, precision = expert.encode(x)
+        posterior = tfd.Normal(mean, precision**-0.5)
+        z = posterior.loc + posterior.scale * noise
+        outputs = expert.decode(tf.reshape(z, [-1, z.shape[2]]))
+        outputs = [tf.reshape(output, [*z.shape[:2], -1]) for output in outputs]
+        log_weights = (tf.reduce_sum(pixel_log_prob(self.likelihood, x, outputs), -1)
+                       + tf.reduce_sum(tfd.Normal(0.0, 1.0).log_prob(z) - posterior.log_prob(z), -1))
+        return tf.reduce_logsumexp(log_weights, axis=0) - math.log(z.shape[0])
+
+    def bound(self, x, noise):
+        """L̂_SP,k(x), equation (9): the SPN evaluated on the leaves' importance-weighted bounds.
+
+        Args:
+          x: [batch, pixels] in [0, 1].
+          noise: standard normal, [experts, k, batch, latent_dim]; experts of a leaf region lie side by side.
+
+        Returns:
+          [batch], nats per image.
+        """
+        leaves = {}
+        for number, leaf in enumerate(self.graph.leaf_regions):
+            experts = range(number * self.num_components, (number + 1) * self.num_components)
+            part = tf.gather(x, leaf.scope, axis=1)
+            bounds = [self.leaf_bound(self.experts[e], part, noise[e]) for e in experts]
+            leaves[leaf] = tf.stack(bounds, axis=-1)
+        return self._nodes(self.graph.root, leaves, {})[:, 0]
+
+    def _nodes(self, region, leaves, done):
+        """The log-values [batch, nodes] of a region's nodes; `done` keeps those of regions met before."""
+        if region not in done:
+            partitions = self.graph.partitions_of(region)
+            children = [[self._nodes(child, leaves, done) for child in partition.children]
+                        for partition in partitions]
+            products = [functools.reduce(_cross_product, nodes) for nodes in children]
+            products = tf.concat(products, axis=-1) if partitions else leaves[region]
+            done[region] = self._sums(region, products) if region in self.sum_weights else products
+        return done[region]
+
+    def _sums(self, region, products):
+        """log Σ_c w_nc p_c(x), equation (4): [batch, products] -> [batch, sums]."""
+        log_weights = tf.nn.log_softmax(self.sum_weights[region], axis=0)
+        return tf.reduce_logsumexp(products[:, :, None] + log_weights, axis=1)
+
+
+def _cross_product(left, right):
+    """Log-products of every node on the left with every node on the right; the right ones run fastest."""
+    return tf.reshape(left[:, :, None] + right[:, None, :], [-1, left.shape[1] * right.shape[1]])

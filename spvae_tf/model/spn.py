@@ -1,0 +1,413 @@
+"""The sum-product network over the leaves: equations (4) and (5) in the log domain, one pass per level.
+
+The region graph says which scopes there are; this layer puts nodes on them and evaluates all of them at once.
+Every leaf region carries `num_components` leaf distributions, every internal region `num_sums` sum nodes, and
+the root one. A region's products are, for each of its partitions, the cross product of the nodes of the children
+(section 3.3); each of the region's sums is a mixture of all of the region's products.
+
+Node values live in one array [nodes, batch], leaves first, then sums level by level, so that a level is one
+gather of rows, one addition (products) and one log-sum-exp (sums). The way down, from the root to the leaves, is
+another such pass: it gives posteriors, induced trees, and the gradient, which is a posterior too.
+"""
+
+import dataclasses
+import itertools
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spvae_tf.errors import InputError, check_count
+from spvae_tf.model.region_graph import RegionGraph
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+    """The products and sums of all internal regions of one height, padded to the same number of products.
+
+    Attributes:
+      regions: the regions, R of them.
+      children: [R, M, A] int32, the child nodes of product m of region r; the unit node (log 1) fills up products
+        of fewer than A children and regions of fewer than M products.
+      weights: [R, M, S] int32, where the weight of sum s for product m lies in the vector of all sum weights;
+        -1 marks a product that does not exist.
+      first_node: the row of the level's first sum; sum s of region r is row first_node + r * S + s.
+    """
+
+    regions: tuple
+    children: np.ndarray
+    weights: np.ndarray
+    first_node: int
+
+    @property
+    def num_sums(self):
+        return self.weights.shape[2]
+
+
+def _products(region, graph, nodes):
+    """The products of a region, each the tuple of its child nodes."""
+    partitions = graph.partitions_of(region)
+    if not partitions:  # a root that is a leaf region: its sum mixes the region's leaves directly
+        return [(node,) for node in nodes[region]]
+    return [product for partition in partitions
+            for product in itertools.product(*(nodes[child] for child in partition.children))]
+
+
+def compile_levels(graph, num_sums, num_components):
+    """Lays the nodes of an SPN out level by level.
+
+    Args:
+      graph: RegionGraph.
+      num_sums: sums per internal region; the root has one (K_sum of section 3.3).
+      num_components: leaf distributions per leaf region (K_leaf).
+
+    Returns:
+      (list of Level from the leaves to the root, number of sum weights, number of nodes, unit node's row).
+    """
+    leaves = graph.leaf_regions
+    nodes = {region: range(i * num_components, (i + 1) * num_components) for i, region in enumerate(leaves)}
+    unit = len(leaves) * num_components
+    next_node, next_weight, levels = unit + 1, 0, []
+    root_mixes_leaves = not graph.levels and num_components > 1
+    for regions in ((graph.root,),) if root_mixes_leaves else graph.levels:
+        sums = 1 if graph.root in regions else num_sums
+        products = [_products(region, graph, nodes) for region in regions]
+        width, arity = max(map(len, products)), max(len(p) for ps in products for p in ps)
+        children = np.full([len(regions), width, arity], unit, np.int32)
+        weights = np.full([len(regions), width, sums], -1, np.int32)
+        for r, region_products in enumerate(products):
+            for m, product in enumerate(region_products):
+                children[r, m, :len(product)] = product
+            count = len(region_products) * sums
+            weights[r, :len(region_products)] = next_weight + np.arange(count).reshape(-1, sums)
+            next_weight += count
+        levels.append(Level(tuple(regions), children, weights, next_node))
+        for r, region in enumerate(regions):
+            nodes[region] = range(next_node + r * sums, next_node + (r + 1) * sums)
+        next_node += len(regions) * sums
+    return levels, next_weight, next_node, unit
+
+
+def parent_products(levels, num_nodes):
+    """The products that each node is a child of.
+
+    Args:
+      levels: list of Level, from the leaves to the root.
+      num_nodes: of the SPN.
+
+    Returns:
+      int32 [num_nodes, P]; products are numbered from 1 as the way down meets them, level by level from the root;
+      0 fills up the rows of nodes with fewer than P parents.
+    """
+    parents, number = [[] for _ in range(num_nodes)], 0
+    for level in reversed(levels):
+        for region, products in zip(level.children, level.weights[..., 0] >= 0):
+            for children, exists in zip(region, products):
+                number += 1
+                for child in children[:len(children) * exists]:
+                    parents[child].append(number)
+    return np.array(list(itertools.zip_longest(*parents, fillvalue=0)), np.int32).reshape(-1, num_nodes).T
+
+
+def weights_by_sum(levels):
+    """The sums' weights as the columns of one table.
+
+    Args:
+      levels: list of Level, from the leaves to the root.
+
+    Returns:
+      int32 [M, sums], the places of a sum's weights in the vector of all, sums in the order of the nodes; -1 fills up
+      the columns of sums with fewer than M.
+    """
+    columns = [weights for level in levels for weights in np.moveaxis(level.weights, 1, 2).reshape(
+        -1, level.weights.shape[1])]
+    return np.array(list(itertools.zip_longest(*columns, fillvalue=-1)), np.int32)
+
+
+def _ratios(values):
+    """(e^{v − max}, their sum, max) over axis 1, the maximum being the least finite number where all values are −∞."""
+    top = tf.reduce_max(values, axis=1, keepdims=True)
+    top = tf.maximum(top, top.dtype.min)  # to ask what is finite takes XLA longer to compile
+    ratios = tf.exp(values - top)
+    return ratios, tf.reduce_sum(ratios, axis=1), tf.squeeze(top, axis=1)
+
+
+def _quotients(numerators, total):
+    """numerators / total, the totals being sums over axis 1; 0 where a total is 0."""
+    return numerators * tf.expand_dims(tf.math.divide_no_nan(tf.ones_like(total), total), 1)
+
+
+def softmax(values):
+    """e^{v_i} / Σ_j e^{v_j} over axis 1, not as e^(v − log-sum-exp): a sum of −45,000 nats is rounded to 0.004.
+
+    Args:
+      values: [a, n, …], −∞ allowed.
+
+    Returns:
+      The same shape; 0 where all values are −∞.
+    """
+    return _quotients(*_ratios(values)[:2])
+
+
+@tf.custom_gradient
+def log_sum_exp(values):
+    """log Σ_i e^{v_i} over axis 1, with its gradient, the softmax, written out: half the operations to compile.
+
+    Args:
+      values: [a, n, …], −∞ allowed.
+
+    Returns:
+      [a, …]; −∞, with gradient 0, where all values are −∞.
+    """
+    ratios, total, top = _ratios(values)
+
+    def gradient(upstream):
+        return tf.expand_dims(tf.math.divide_no_nan(upstream, total), 1) * ratios
+
+    return tf.math.log(total) + top, gradient
+
+
+def _max(values):
+    return tf.reduce_max(values, axis=1)
+
+
+def _in_weight_order(values, places):
+    """Values that stand for the sum weights at `places`, in the order of the weights, without those at −1."""
+    return tf.gather(values, np.argsort(places)[(places < 0).sum():])
+
+
+@keras.saving.register_keras_serializable("spvae_tf")
+class SumProductNetwork(keras.layers.Layer):
+    """A sum-product network over a region graph, fed with leaf log-densities (equations 4 and 5).
+
+    Fed with leaf ELBOs its output is an ELBO (Theorem 1); fed with importance-weighted estimates it is an unbiased
+    estimate of a lower bound (Theorem 2, equation 9).
+
+    Args:
+      graph: RegionGraph, or its JSON text.
+      num_sums: sums per internal region; the root has one.
+      num_components: leaf distributions per leaf region.
+      seed: of the initial log-weights, drawn from N(0, 1).
+
+    Raises:
+      InputError: when `num_sums` or `num_components` is not a positive integer.
+    """
+
+    def __init__(self, graph, num_sums=2, num_components=2, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        for name, value in (("num_sums", num_sums), ("num_components", num_components)):
+            check_count(name, value)
+        self.graph = RegionGraph.from_json(graph) if isinstance(graph, str) else graph
+        self.num_sums, self.num_components, self.seed = num_sums, num_components, seed
+        self.levels, self.num_weights, self.num_nodes, self._unit = compile_levels(
+            self.graph, num_sums, num_components)
+        self._root = self.num_nodes - 1 if self.levels else 0  # without a level the only leaf is the root
+        self._parents = parent_products(self.levels, self.num_nodes)
+        self._weights_by_sum = weights_by_sum(self.levels)
+        self.num_sum_nodes = sum(len(level.regions) * level.num_sums for level in self.levels)
+        self.num_products = sum(int((level.weights[..., 0] >= 0).sum()) for level in self.levels)
+
+        self.sum_weights = None
+        if self.num_weights:
+            self.sum_weights = self.add_weight(
+                shape=(self.num_weights,), name="sum_weights", dtype=self.variable_dtype,
+                initializer=keras.initializers.RandomNormal(0.0, 1.0, seed=seed))
+        self.built = True
+
+    def get_config(self):
+        return super().get_config() | {"graph": self.graph.to_json(), "num_sums": self.num_sums,
+                                       "num_components": self.num_components, "seed": self.seed}
+
+    def log_weights(self, sum_weights=None):
+        """Normalised log-weights: log w_nc with sum_c w_nc = 1, by subtracting their log-sum-exp.
+
+        Args:
+          sum_weights: [num_weights], the unnormalised log-weights; the layer's own when None.
+
+        Returns:
+          For each of `self.levels` [R, M, S]; -inf where region r has no product m.
+        """
+        if not self.levels:
+            return []
+        by_sum = self._by_sum(self.sum_weights if sum_weights is None else sum_weights)
+        log_weights = by_sum - tf.expand_dims(log_sum_exp(by_sum), 1)
+        by_level = []
+        for level in self.levels:
+            regions, products, sums = level.weights.shape
+            first = level.first_node - self._unit - 1
+            columns = log_weights[0, :products, first:first + regions * sums]
+            by_level.append(tf.transpose(tf.reshape(columns, [products, regions, sums]), [1, 0, 2]))
+        return by_level
+
+    def _by_sum(self, sum_weights):
+        """The sum weights [1, M, sums], −∞ filling up: to normalise all at once compiles sooner than level by level."""
+        padded = tf.pad(tf.convert_to_tensor(sum_weights), [[1, 0]], constant_values=-np.inf)
+        return tf.gather(padded, self._weights_by_sum[None] + 1)
+
+    def _check(self, leaf_log_probs):
+        expected = (len(self.graph.leaf_regions), self.num_components)
+        if leaf_log_probs.shape.rank != 3 or tuple(leaf_log_probs.shape[1:]) != expected:
+            raise InputError(f"leaf_log_probs has shape {tuple(leaf_log_probs.shape)}; "
+                             f"it must be [batch, {expected[0]}, {expected[1]}]")
+
+    def upward(self, leaf_log_probs, reduce=log_sum_exp, sum_weights=None):
+        """Evaluates every node, from the leaves to the root.
+
+        Args:
+          leaf_log_probs: [batch, leaf regions, num_components], nats.
+          reduce: what a sum does with the weighted log-values of its products, [R, M, S, batch] -> [R, S, batch]:
+            log-sum-exp for equation (4), the maximum for the most probable induced tree.
+          sum_weights: as in `log_weights`.
+
+        Returns:
+          (values [nodes, batch], a list of the levels' weighted products [R, M, S, batch]).
+        """
+        leaf_log_probs = tf.convert_to_tensor(leaf_log_probs)
+        self._check(leaf_log_probs)
+        leaves = tf.transpose(tf.reshape(leaf_log_probs, [-1, self._unit]))
+        values = tf.pad(leaves, [[0, 1], [0, 0]])  # the unit node
+        mixtures = []
+        for level, log_weights in zip(self.levels, self.log_weights(sum_weights)):
+            # log prod_c p_c(x_c) = sum_c log p_c(x_c): [R, M, A, batch] -> [R, M, batch]
+            products = tf.reduce_sum(tf.gather(values, level.children), axis=2)
+            # log w_nc + log p_c(x), then (4)
+            mixture = tf.expand_dims(products, 2) + tf.expand_dims(tf.cast(log_weights, products.dtype), 3)
+            sums = tf.reshape(reduce(mixture), [len(level.regions) * level.num_sums, -1])
+            values = tf.concat([values, sums], axis=0)
+            mixtures.append(mixture)
+        return values, mixtures
+
+    def __call__(self, leaf_log_probs):
+        self._check(tf.convert_to_tensor(leaf_log_probs))  # Keras would wrap the message of an error in `call`
+        return super().__call__(leaf_log_probs)
+
+    def call(self, leaf_log_probs):
+        """log p(x) of equation (5): the log-value of the root.
+
+        Args:
+          leaf_log_probs: [batch, leaf regions, num_components], log-densities or their lower bounds, nats.
+
+        Returns:
+          [batch], nats per image.
+
+        Raises:
+          InputError: when the shape does not fit the graph.
+        """
+        if self.sum_weights is None:
+            return self.upward(leaf_log_probs)[0][self._root]
+        return self._log_prob(tf.convert_to_tensor(leaf_log_probs), tf.convert_to_tensor(self.sum_weights))
+
+    @tf.custom_gradient
+    def _log_prob(self, leaf_log_probs, sum_weights):
+        """`call` with its gradient as one pass down the network, which compiles in half the time of each level's own.
+
+        ∂ log p(x) / ∂ log p_l(x) = P(leaf l is in the induced tree | x), and for the log-weight of sum n's child c,
+        ∂ log p(x) / ∂ log w_nc = P(n is in the tree, y_n = c | x), from which normalising the weights takes
+        w_nc P(n is in the tree | x). Second derivatives are NaN where a region is impossible.
+        """
+        ratios = []  # of each level, what log-sum-exp and softmax have in common
+
+        def log_sum_exp_of_level(mixture):
+            ratios.append(_ratios(mixture))
+            _, total, top = ratios[-1]
+            return tf.math.log(total) + top
+
+        values, _ = self.upward(leaf_log_probs, log_sum_exp_of_level, sum_weights)
+
+        def gradient(upstream):
+            reached, edges = self.downward([_quotients(r, total) for r, total, _ in ratios], upstream)
+            taken, sums = (tf.cast(tf.reduce_sum(t, axis=-1), sum_weights.dtype)
+                           for t in (self.by_weight(edges), reached[self._unit + 1:]))
+            normaliser = tf.reshape(softmax(self._by_sum(sum_weights)) * sums, [-1])
+            return self.leaf_nodes(reached), taken - _in_weight_order(normaliser, self._weights_by_sum.ravel())
+
+        return values[self._root], gradient
+
+    def by_weight(self, edges):
+        """What each level has for its sums' children, [R, M, S, batch], in the order of the sum weights, [n, batch]."""
+        places = [level.weights.ravel() for level in self.levels]
+        rows = [tf.reshape(edge, [p.size, -1]) for edge, p in zip(edges, places)]
+        return _in_weight_order(tf.concat(rows, axis=0), np.concatenate(places))
+
+    def downward(self, choices, top):
+        """Passes the probability of being part of the induced tree from the root to the leaves.
+
+        With the posterior probabilities of each sum's children this gives every node's posterior probability; with
+        one-hot choices it gives the induced tree they select.
+
+        Args:
+          choices: for each level, from the leaves to the root, [R, M, S, batch]: the probability with which sum s
+            of region r, once reached, takes product m.
+          top: [batch], what the root is given: ones for probabilities.
+
+        Returns:
+          (reached [nodes, batch]: the probability that a node is in the induced tree; edges, for each level
+          [R, M, S, batch]: the probability that sum s of region r is and takes product m), both times `top`.
+        """
+        reached, edges = [top[None]], []
+        flows = tf.zeros_like(reached[0])  # through all products met so far, after one that does not exist
+        below = [*((level.first_node, len(level.regions) * level.num_sums) for level in self.levels[-2::-1]),
+                 (0, self._unit)]
+        for level, choice, (first, count) in zip(reversed(self.levels), reversed(choices), below):
+            parents = self._parents[first:first + count]
+            sums = tf.reshape(reached[-1], [len(level.regions), 1, level.num_sums, -1])
+            edges.append(choice * sums)
+            products = tf.reshape(tf.reduce_sum(edges[-1], axis=2), [level.children[..., 0].size, -1])
+            flows = tf.concat([flows, products], axis=0)
+            reached.append(tf.reduce_sum(tf.gather(flows, parents[:, parents.any(axis=0)]), axis=1))
+        unit = tf.zeros_like(top)[None]
+        return tf.concat([reached[-1], unit, *reached[-2::-1]], axis=0), edges[::-1]
+
+    def leaf_nodes(self, nodes):
+        """The leaves' rows of a [nodes, batch] array as [batch, leaf regions, num_components]."""
+        leaves = tf.transpose(nodes[:self._unit])
+        return tf.reshape(leaves, [-1, len(self.graph.leaf_regions), self.num_components])
+
+    def posterior(self, leaf_log_probs):
+        """The posterior of the latent variables y: of each sum's child, and of every node being selected.
+
+        Args:
+          leaf_log_probs: [batch, leaf regions, num_components], nats.
+
+        Returns:
+          (reached [nodes, batch]: P(node in induced tree | x); a list of the levels' [R, M, S, batch]:
+          P(y_n = m | x, n reached), each summing to one over m).
+        """
+        values, mixtures = self.upward(leaf_log_probs)
+        choices = [softmax(mixture) for mixture in mixtures]
+        return self.downward(choices, tf.ones_like(values[self._root]))[0], choices
+
+    def most_probable_tree(self, leaf_log_probs):
+        """The induced tree T maximising prod w_nc prod p_l(x_l), by max-product.
+
+        Args:
+          leaf_log_probs: [batch, leaf regions, num_components], nats.
+
+        Returns:
+          (selected [nodes, batch] of zeros and ones; value [batch]: log of the tree's term in equation 5).
+        """
+        values, mixtures = self.upward(leaf_log_probs, reduce=_max)
+        choices = [tf.one_hot(tf.argmax(mixture, axis=1), mixture.shape[1], axis=1, dtype=mixture.dtype)
+                   for mixture in mixtures]
+        return self.downward(choices, tf.ones_like(values[self._root]))[0], values[self._root]
+
+    def sample_trees(self, choice_logits, uniforms, batch):
+        """Draws induced trees top-down, one for each column.
+
+        Args:
+          choice_logits: for each level [R, M, S, batch], log-probabilities of the children: the weighted products
+            of `upward` for trees given x, the log-weights for trees from the prior.
+          uniforms: for each level [R, S, batch], uniform on [0, 1).
+          batch: the number of columns.
+
+        Returns:
+          [nodes, batch] of zeros and ones.
+        """
+        choices = []
+        for logits, uniform in zip(choice_logits, uniforms):
+            # inverse of the distribution function: the first m at which the cumulative probability exceeds u
+            cumulative = tf.cumsum(softmax(logits), axis=1)
+            total = cumulative[:, -1:]
+            index = tf.reduce_sum(tf.cast(cumulative <= uniform[:, None] * total, tf.int32), axis=1)
+            choices.append(tf.one_hot(index, logits.shape[1], axis=1, dtype=logits.dtype))
+        return self.downward(choices, tf.ones([batch], self.compute_dtype))[0]

@@ -1,0 +1,121 @@
+"""A model for serving: a TensorFlow SavedModel that answers queries without this package and without Keras.
+
+For use in Python, `experiment.load` gives back the model of a run, and Keras' own `model.save("model.keras")` and
+`keras.models.load_model` any model: both are the whole SPVAE. A SavedModel is three of its queries, compiled.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import tensorflow as tf
+
+from spvae_tf.errors import InputError, check_count
+from spvae_tf.spvae import CPU_ROWS, at_once_on_cpu
+
+
+class Served(tf.Module):
+    """Queries of a model as functions of tensors, for any number of images.
+
+    Args:
+      model: SPVAE.
+      num_samples: k of `log_prob` and `inpaint`.
+      batch_size: images answered together; bounds the memory.
+    """
+
+    def __init__(self, model, num_samples, batch_size):
+        super().__init__(name="spvae")
+        self.weights = [variable.value for variable in model.variables]  # a SavedModel keeps what it finds here
+        images = tf.TensorSpec([None, model.graph.num_variables], model.variable_dtype, name="x")
+        observed = tf.TensorSpec(images.shape, tf.bool, name="observed")
+        seed = tf.TensorSpec([2], tf.int32, name="seed")
+        n = tf.TensorSpec([], tf.int32, name="n")
+
+        def log_prob(x, observed, seed):
+            # chunks for a CPU, whatever the model is exported on: it may be served anywhere
+            rows = at_once_on_cpu(CPU_ROWS, x.shape[1])
+            return model._streamed(x, observed, tf.constant(num_samples), seed, rows=rows)[0]
+
+        def inpaint(x, observed, seed):
+            return model._posterior_mean(x, observed, num_samples, seed)
+
+        def batches_of_images(query):
+            def answer(x, observed, seed):
+                same = tf.debugging.assert_equal(
+                    tf.shape(x), tf.shape(observed), "x and observed must have the same shape")
+                with tf.control_dependencies([same]):  # else what follows may fail first, with another message
+                    x = tf.identity(x)
+                inside = tf.reduce_all(tf.where(observed, (x >= 0) & (x <= 1), True))
+                tf.debugging.Assert(inside, ["observed pixels must lie in [0, 1]"])
+                return in_batches(query, [tf.where(observed, x, 0), observed], seed, batch_size, model.variable_dtype)
+            return answer
+
+        def sample(n, seed):
+            with tf.control_dependencies([tf.debugging.assert_non_negative(n, "n must not be negative")]):
+                n = tf.identity(n)
+            return in_batches(lambda rows, seed: model._samples(batch_size, True, seed), [tf.range(n)], seed,
+                              batch_size, model.variable_dtype)
+
+        self.log_prob = tf.function(batches_of_images(log_prob), input_signature=[images, observed, seed])
+        self.inpaint = tf.function(batches_of_images(inpaint), input_signature=[images, observed, seed])
+        self.sample = tf.function(sample, input_signature=[n, seed])
+
+
+def in_batches(query, rows, seed, size, dtype):
+    """`inputs.in_batches` inside a graph: batches of one size, the last filled up, each with its own seed.
+
+    Args:
+      query: function of a batch of each of `rows` and a seed; returns a tensor [size, …].
+      rows: a list of tensors [n, …].
+      seed: int32 [2].
+      size: rows in a batch.
+      dtype: of the result.
+
+    Returns:
+      Tensor [n, …].
+    """
+    n = tf.shape(rows[0])[0]
+    count = -(-n // size)
+    places = tf.minimum(tf.range(count * size), n - 1)
+    batches = [tf.reshape(tf.gather(a, places), [count, size, *a.shape[1:]]) for a in rows]
+    answers = tf.map_fn(
+        lambda batch: query(*batch[1:], tf.random.experimental.stateless_fold_in(seed, batch[0])),
+        (tf.range(count), *batches), fn_output_signature=dtype, parallel_iterations=1)
+    return tf.reshape(answers, [count * size, *answers.shape[2:]])[:n]
+
+
+def export(model, path, num_samples=100, batch_size=10):
+    """Writes a model as a TensorFlow SavedModel with the signatures log_prob, inpaint and sample.
+
+    * log_prob(x, observed, seed) -> {"output_0": [batch]}, nats per image;
+    * inpaint(x, observed, seed) -> {"output_0": [batch, pixels]}, the posterior mean;
+    * sample(n, seed) -> {"output_0": [n, pixels]}, E[x | z] of new images;
+
+    with x [batch, pixels] in [0, 1], observed bool [batch, pixels] (NaN allowed where False), seed int32 [2], as
+    `inputs.make_seed` gives it, and n an int32. Observed pixels outside [0, 1], an x and an observed of different
+    shapes, and a negative n fail with InvalidArgumentError.
+
+    Args:
+      model: SPVAE.
+      path: of the folder to make.
+      num_samples: k of log_prob and inpaint.
+      batch_size: images answered together.
+
+    Raises:
+      InputError: when the folder exists or cannot be written, or a count is below 1.
+    """
+    check_count("num_samples", num_samples)
+    check_count("batch_size", batch_size)
+    path = Path(path)
+    if path.exists():
+        raise InputError(f"{path} exists already; choose another path or delete it")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        served = Served(model, num_samples, batch_size)
+        tf.saved_model.save(served, str(temporary), signatures={
+            name: getattr(served, name) for name in ("log_prob", "inpaint", "sample")})
+        os.replace(temporary, path)
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f"cannot write {path}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,203 @@
+"""Records of finished runs, and tables as pure functions of records.
+
+A record is one JSON file in `<results_dir>/<protocol>/records/`, written once its run is complete. Runs side by side
+write different files; every CSV is made anew from all records.
+"""
+
+import csv
+import io
+import json
+import math
+import warnings
+from pathlib import Path
+
+from spvae_tf.errors import InputError
+from spvae_tf.training import checkpoint, configuration
+
+FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim", "params",
+          "num_train", "batches", "best_batch", "train_seconds", "val_ll_k5", "test_ll_k5", "test_ll",
+          "test_ll_stderr", "num_samples", "num_test_images", "paper_test_ll", "device", "versions", "commit")
+
+TEXT_FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "device", "versions", "commit")
+TEST_FIELDS = ("test_ll_k5", "test_ll", "test_ll_stderr", "num_samples", "num_test_images")
+OPTIONAL_FIELDS = (*TEST_FIELDS, "paper_test_ll")
+
+MODEL_ORDER = ("SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE")
+
+
+def write_record(folder, name, record):
+    """Writes a record atomically.
+
+    Args:
+      folder: `<results_dir>/<protocol>`.
+      name: of the run.
+      record: dict with the keys FIELDS, and the run's whole configuration as `config`.
+    """
+    checkpoint.write_text(Path(folder) / "records" / f"{name}.json", json.dumps(record, indent=1) + "\n")
+
+
+def read_record(folder, name):
+    """The record of a run, or None when it is missing or damaged.
+
+    A damaged record is named in a warning; its run is to be repeated.
+
+    Args:
+      folder: `<results_dir>/<protocol>`.
+      name: of the run.
+
+    Returns:
+      dict or None.
+    """
+    path = Path(folder) / "records" / f"{name}.json"
+    if not path.exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        missing = {*FIELDS, "config"} - set(record)
+        if missing:
+            raise ValueError(f"no {', '.join(sorted(missing))}")
+        check_record(record)
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        warnings.warn(f"record {path} is damaged ({error}); its run will be repeated", stacklevel=2)
+        return None
+    return record
+
+
+def read_records(folder):
+    """All sound records of a results folder, in the order of the paper's tables.
+
+    Args:
+      folder: `<results_dir>/<protocol>`.
+
+    Returns:
+      list of dicts, each with its run's `name` besides.
+    """
+    names = sorted(path.stem for path in (Path(folder) / "records").glob("*.json"))
+    records = [record | {"name": name} for name in names if (record := read_record(folder, name))]
+    return sorted(records, key=lambda r: (r["dataset"], r["likelihood"], MODEL_ORDER.index(r["model"]),
+                                          r["hidden_units"], r["latent_dim"], -r["num_train"], r["seed"]))
+
+
+def check_record(record):
+    """Refuses a record that is no row, or whose configuration is none or another run's.
+
+    Args:
+      record: dict with the keys FIELDS and `config`.
+
+    Raises:
+      InputError: naming what is wrong.
+    """
+    check_row(record)
+    configuration.resolve(configuration.recorded_config(record))
+    for key in ("model", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim"):
+        if record["config"].get(key, record[key]) != record[key]:
+            raise InputError(f"{key} is {record[key]!r}, but {record['config'][key]!r} in config")
+
+
+def check_row(row, fields=FIELDS):
+    """Refuses what is no row of a table of runs.
+
+    Args:
+      row: dict.
+      fields: that it must have.
+
+    Raises:
+      InputError: naming the first field that is wrong.
+    """
+    for field in fields:
+        kinds = (str,) if field in TEXT_FIELDS else (int, float)
+        optional = field in row and row[field] is None and field in OPTIONAL_FIELDS
+        if type(row.get(field)) not in kinds and not optional:
+            raise InputError(f"{field} is {row.get(field)!r}")
+    for field, allowed in (("model", MODEL_ORDER), ("protocol", configuration.PROTOCOLS)):
+        if row[field] not in allowed:
+            raise InputError(f"{field} is {row[field]!r}; it must be one of {', '.join(allowed)}")
+    if row["test_ll"] is not None and None in (row[field] for field in TEST_FIELDS):
+        raise InputError("only a part of the test is there")
+    for field in ("test_ll_k5", "test_ll"):  # a validation may be NaN: the run diverged
+        if row[field] is not None and not math.isfinite(row[field]):
+            raise InputError(f"{field} is {row[field]}; it must be finite")
+
+
+def write_table(path, records, fields=FIELDS):
+    """Writes records as CSV, atomically; log-likelihoods in nats per image.
+
+    Args:
+      path: of the CSV.
+      records: dicts.
+      fields: the columns.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(records)
+    checkpoint.write_text(path, text.getvalue())
+
+
+def read_table(path):
+    """The rows of a CSV that `write_table` wrote, numbers as numbers.
+
+    Args:
+      path: of the CSV.
+
+    Returns:
+      list of dicts.
+
+    Raises:
+      InputError: when the file is missing or damaged.
+    """
+    def value(field, text):
+        for kind in (int, float) if field not in TEXT_FIELDS else ():
+            try:
+                return kind(text)
+            except ValueError:
+                pass
+        return text or None
+
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise InputError(f"there is no table {path}") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} is damaged ({error})") from error
+    if any(None in row or None in row.values() for row in rows):
+        raise InputError(f"{path} is damaged (a row has more or fewer fields than the head)")
+    return [{field: value(field, text) for field, text in row.items()} for row in rows]
+
+
+def read_rows(path, fields=FIELDS):
+    """The rows of a table of runs, checked.
+
+    Args:
+      path: of the CSV.
+      fields: that each must have.
+
+    Returns:
+      list of dicts; none before a first run has ended.
+
+    Raises:
+      InputError: when the table is damaged.
+    """
+    rows = read_table(path) if Path(path).exists() else []
+    for row in rows:
+        try:
+            check_row(row, fields)
+        except InputError as error:
+            raise InputError(f"{path} is damaged ({error})") from error
+    return rows
+
+
+def mean_and_deviation(values):
+    """Mean and standard deviation over seeds.
+
+    Args:
+      values: a sequence of numbers, at least one.
+
+    Returns:
+      (mean, standard deviation with n − 1, NaN for a single value).
+    """
+    mean = sum(values) / len(values)
+    if len(values) == 1:
+        return mean, math.nan
+    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))

@@ -1,0 +1,373 @@
+"""Algorithm 1: stochastic variational learning of an SPVAE, with early stopping by validation (section 4).
+
+Between two validations lies a block of 128 batches, which is one compiled call. All randomness is a function of the
+seed and the batch's number, so a run that was stopped goes on exactly as if it had not been.
+"""
+
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from spvae_tf.errors import InputError
+from spvae_tf.model import iwae
+from spvae_tf.spvae import at_once_on_cpu, make_seed
+from spvae_tf.training import checkpoint
+from spvae_tf.training import provenance as environment
+from spvae_tf.training import records as results
+
+BASE_BATCH = 10_000  # images whose base measure is computed at once
+SECONDS_BETWEEN_CHECKPOINTS = 30
+LOG_FIELDS = ("batch", "train_ll", "val_ll", "best", "seconds")
+TRAINING, VALIDATION = 0, 1  # what a stateless seed is for
+
+
+class NonFiniteError(RuntimeError):
+    """Training met a NaN or an infinity; the message names the batch and the tensor."""
+
+
+def epochs(num_images, batch_size, seed):
+    """Shuffled passes over the whole training set, one after the other (the paper's text).
+
+    Args:
+      num_images: N.
+      batch_size: images per batch; batches run on from one pass into the next.
+      seed: integer.
+
+    Returns:
+      Function (first batch, number of batches) -> int32 indices [batches, batch_size].
+    """
+    def block(first, count):
+        positions = np.arange(first * batch_size, (first + count) * batch_size)
+        passes, offsets = np.divmod(positions, num_images)
+        orders = {e: np.random.default_rng([seed, e]).permutation(num_images) for e in np.unique(passes)}
+        indices = np.concatenate([orders[e][offsets[passes == e]] for e in np.unique(passes)])
+        return indices.astype(np.int32).reshape(count, batch_size)
+    return block
+
+
+def restarted(num_images, batch_size, seed, shuffle_buffer):
+    """The released code's stream: it starts over before every block and shuffles through a buffer.
+
+    The i-th image drawn in a block stands within the first i + buffer of the training set. 128 batches of 128 with a
+    buffer of 1,000 therefore never reach past image 17,384.
+
+    Args:
+      num_images: N.
+      batch_size: images per batch.
+      seed: integer.
+      shuffle_buffer: images in the shuffle buffer.
+
+    Returns:
+      Function (first batch, number of batches) -> int32 indices [batches, batch_size].
+    """
+    def block(first, count):
+        rng, wanted, drawn = np.random.default_rng([seed, first]), count * batch_size, []
+        while len(drawn) < wanted:
+            drawn += _shuffled(num_images, shuffle_buffer, wanted - len(drawn), rng)
+        return np.reshape(drawn, [count, batch_size]).astype(np.int32)
+    return block
+
+
+def _shuffled(num_images, shuffle_buffer, wanted, rng):
+    """The first `wanted` of 0 … num_images − 1, in their order but for a shuffle buffer, as tf.data does it."""
+    buffer = list(range(min(shuffle_buffer, num_images)))
+    drawn, following = [], len(buffer)
+    for place in rng.random(min(wanted, num_images)):
+        slot = int(place * len(buffer))
+        drawn.append(buffer[slot])
+        if following < num_images:
+            buffer[slot] = following
+            following += 1
+        else:
+            buffer[slot] = buffer[-1]
+            buffer.pop()
+    return drawn
+
+
+def make_stream(config, num_images):
+    """The stream of training batches that a configuration asks for: `epochs` or `restarted`."""
+    if config.stream == "restarted":
+        return restarted(num_images, config.batch_size, config.seed, config.shuffle_buffer)
+    return epochs(num_images, config.batch_size, config.seed)
+
+
+def validation_batch(num_pixels):
+    """Images that are validated at once; on a CPU their samples still fit the cache, on a GPU they keep it busy."""
+    return 2_000 if environment.on_gpu() else at_once_on_cpu(200, num_pixels)
+
+
+class Compiled:
+    """What XLA makes of a model's training. It serves one run after the other; they need not be compiled each anew.
+
+    Args:
+      model: SPVAE.
+      learning_rate: Adam's.
+    """
+
+    def __init__(self, model, learning_rate):
+        self.model = model
+        # Adam's defaults of TensorFlow 1, in which epsilon is 1e-8
+        self.optimizer = keras.optimizers.Adam(learning_rate, epsilon=1e-8)
+        self.optimizer.build(model.trainable_variables)
+        self._fresh = [v.numpy() for v in self.optimizer.variables]
+        self.update = tf.function(self._update, jit_compile=True, autograph=False)
+        self.bounds = tf.function(self._bounds, jit_compile=True, autograph=False)
+        self.noise = tf.function(self._noise, jit_compile=True, autograph=False)
+
+    def restart(self, model):
+        """Takes the weights of another model of the same make, and a fresh optimiser.
+
+        Args:
+          model: SPVAE.
+        """
+        for variable, value in zip(self.model.trainable_variables, model.trainable_variables, strict=True):
+            variable.assign(value)
+        for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
+            variable.assign(value)
+
+    def _update(self, x, log_base, words):
+        """One gradient ascent step on the mean bound of a batch; returns the bound, nats per image."""
+        noise = self._noise(words)
+        with tf.GradientTape() as tape:
+            bound = tf.reduce_mean(self.model.bound(x, log_base, noise))
+            loss = -bound
+        variables = self.model.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        return bound
+
+    def _noise(self, words):
+        return iwae.standard_normal(words, self.model.variable_dtype)
+
+    def _bounds(self, x, log_base, noise):
+        """The sum of the bounds of some images."""
+        return tf.reduce_sum(self.model.bound(x, log_base, noise))
+
+
+class Trainer:
+    """One training run.
+
+    Args:
+      compiled: Compiled; its model is trained, from the weights it has.
+      dataset: data.Dataset.
+      config: resolved configuration (configuration.resolve).
+      workdir: folder of the run's checkpoint and log.
+    """
+
+    def __init__(self, compiled, dataset, config, workdir):
+        self.compiled, self.model, self.optimizer = compiled, compiled.model, compiled.optimizer
+        self.config, self.workdir = config, Path(workdir)
+        self.stream = make_stream(config, len(dataset.train))
+        self.train_images, self.train_base = self._place(dataset.train)
+        self.validation_images, self.validation_base = self._place(dataset.validation)
+        self.seed = make_seed(config.seed)
+        self.step = self.strikes = self.best_step = 0
+        self.best_ll, self.best, self.seconds, self.history = -np.inf, self._weights(), 0.0, []
+        self._block = tf.function(self._run_block, input_signature=[
+            tf.TensorSpec([None, config.batch_size], tf.int32), tf.TensorSpec([], tf.int32)], autograph=False)
+        self._validation = tf.function(self._run_validation, autograph=False)
+
+    def _place(self, images):
+        """The images on the device, and their base measure, which no parameter changes."""
+        images = tf.cast(images, self.model.variable_dtype)
+        base = [self.model.log_base(images[start:start + BASE_BATCH]) for start in range(0, len(images), BASE_BATCH)]
+        return images, tf.concat(base, 0)
+
+    # --- compiled -----------------------------------------------------------------------------------------------
+
+    def _batch(self, indices, step):
+        shape = self.model.noise_shape(self.config.train_samples, self.config.batch_size)
+        words = iwae.random_words(shape, self._seed_of(TRAINING, step))
+        return tf.gather(self.train_images, indices), tf.gather(self.train_base, indices), words
+
+    def _seed_of(self, purpose, step):
+        return iwae.fold_in(iwae.fold_in(self.seed, purpose), step)
+
+    def _run_block(self, indices, first_step):
+        """Batches `indices` [n, batch_size] one after the other; returns their bounds [n].
+
+        The next batch is gathered and its noise drawn while a step computes.
+        """
+        count = tf.shape(indices)[0]
+
+        def step(n, batch, bounds):
+            following = self._batch(indices[tf.minimum(n + 1, count - 1)], first_step + n + 1)
+            return n + 1, following, bounds.write(n, self.compiled.update(*batch))
+
+        bounds = tf.TensorArray(self.model.variable_dtype, count, element_shape=[])
+        start = (0, self._batch(indices[0], first_step), bounds)
+        return tf.while_loop(lambda n, *_: n < count, step, start)[-1].stack()
+
+    def _run_validation(self, step):
+        """The mean bound of the whole validation set, nats per image.
+
+        Every batch of images meets the same noise, drawn anew for each validation: no image's bound has another
+        distribution for it, and a fifth of the time is saved.
+        """
+        count, num_pixels = self.validation_images.shape
+        size = min(validation_batch(num_pixels), count)
+        rest = count % size
+        noise = self.compiled.noise(iwae.random_words(
+            self.model.noise_shape(self.config.train_samples, size), self._seed_of(VALIDATION, step)))
+        total = tf.reduce_sum(tf.map_fn(lambda start: self._sum_of_bounds(start, size, noise),
+                                        tf.range(0, count - size + 1, size),
+                                        fn_output_signature=self.model.variable_dtype))
+        if rest:
+            total += self._sum_of_bounds(count - rest, rest, noise[:, :, :rest])
+        return total / count
+
+    def _sum_of_bounds(self, start, size, noise):
+        x, log_base = self.validation_images[start:start + size], self.validation_base[start:start + size]
+        x, log_base = tf.ensure_shape(x, [size, x.shape[1]]), tf.ensure_shape(log_base, [size])
+        return self.compiled.bounds(x, log_base, noise)
+
+    # --- the run ------------------------------------------------------------------------------------------------
+
+    def run(self, on_validation=None):
+        """Trains until early stopping or `config.max_batches`, then puts the best weights into the model.
+
+        Args:
+          on_validation: called with each row of the log.
+
+        Returns:
+          The log: a list of dicts with the fields LOG_FIELDS, log-likelihoods in nats per image.
+
+        Raises:
+          NonFiniteError: at a NaN or infinity; the checkpoint is that of the last good validation.
+          InputError: when the run in the folder is past `config.max_batches` already, or was ended between two
+            validations and shall go on, or its checkpoint is damaged.
+        """
+        self.resume()
+        config, last_save = self.config, time.monotonic()
+        if config.max_batches and self.step > config.max_batches:
+            raise InputError(f"max_batches is {config.max_batches}; the run in {self.workdir} "
+                             f"has had {self.step} already")
+        if self.step % config.validate_every and not self.finished:  # the validation there would count as one more
+            raise InputError(f"the run in {self.workdir} was ended after {self.step} batches, between two validations, "
+                             f"which are every {config.validate_every}; it cannot go on as if it had not been: choose "
+                             "another folder or delete that one")
+        # disable=None: quiet where standard error is no terminal
+        with tqdm(total=config.max_batches, initial=self.step, unit="batch", disable=None, leave=False) as bar:
+            while not self.finished:
+                started = time.monotonic()
+                before = self._snapshot()
+                indices = self._next_indices()
+                count = len(indices)
+                bounds = self._block(indices, tf.constant(self.step)).numpy()
+                if not np.isfinite(bounds).all():
+                    self._fail(before, indices, bounds)
+                self.step += count
+                val_ll = float(self._validation(tf.constant(self.step)))
+                if not np.isfinite(val_ll):
+                    self._put(before)
+                    self.step -= count
+                    self.save()
+                    raise NonFiniteError(f"the validation bound is {val_ll} after batch {self.step + count}; "
+                                         f"the last good checkpoint is {self.path}")
+                self.seconds += time.monotonic() - started
+                self._note(float(bounds.mean()), val_ll)
+                bar.update(count)
+                bar.set_postfix(ELBO=f"{bounds.mean():.1f}", validation=f"{val_ll:.1f}", best=f"{self.best_ll:.1f}")
+                if on_validation:
+                    on_validation(self.history[-1])
+                if self.finished or time.monotonic() - last_save > SECONDS_BETWEEN_CHECKPOINTS:
+                    self.save()
+                    last_save = time.monotonic()
+        checkpoint.assign(self.model.trainable_variables, self.best, self.path)
+        return self.history
+
+    def _next_indices(self):
+        """The images of the batches up to the next validation; blocks begin at multiples of `validate_every`."""
+        period, limit = self.config.validate_every, self.config.max_batches
+        start = self.step - self.step % period
+        end = min(start + period, limit) if limit else start + period
+        return self.stream(start, period)[self.step - start:end - start]
+
+    @property
+    def finished(self):
+        """Whether early stopping or the limit on batches has ended the run."""
+        limit = self.config.max_batches
+        return self.strikes >= self.config.patience or bool(limit and self.step >= limit)
+
+    def _note(self, train_ll, val_ll):
+        """Early stopping: counts the validations in a row that brought no new best, and keeps the best weights."""
+        is_best = val_ll > self.best_ll
+        if is_best:
+            self.best_ll, self.best_step, self.best, self.strikes = val_ll, self.step, self._weights(), 0
+        else:
+            self.strikes += 1
+        self.history.append(dict(batch=self.step, train_ll=train_ll, val_ll=val_ll, best=int(is_best),
+                                 seconds=round(self.seconds, 2)))
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    @property
+    def path(self):
+        """The run's checkpoint."""
+        return self.workdir / checkpoint.CHECKPOINT
+
+    def _weights(self):
+        return [v.numpy() for v in self.model.trainable_variables]
+
+    def _snapshot(self):
+        return self._weights(), [v.numpy() for v in self.optimizer.variables]
+
+    def _put(self, snapshot):
+        checkpoint.assign(self.model.trainable_variables, snapshot[0], self.path)
+        checkpoint.assign(self.optimizer.variables, snapshot[1], self.path)
+
+    def save(self):
+        """Writes the checkpoint (weights, best weights, optimiser, step, log) and the log as CSV."""
+        weights, optimizer = self._snapshot()
+        state = dict(step=self.step, strikes=self.strikes, best_step=self.best_step, best_ll=self.best_ll,
+                     seconds=self.seconds, history=self.history)
+        # first the log: a finished run is not saved again, and must not lack its end
+        results.write_table(self.workdir / "log.csv", self.history, LOG_FIELDS)
+        checkpoint.save(self.path, dict(weights=weights, best=self.best, optimizer=optimizer), state)
+
+    def resume(self):
+        """Goes back to the checkpoint in the run's folder, if there is one."""
+        if not self.path.exists():
+            return
+        arrays, state = checkpoint.restore(self.path)
+        self._put((arrays["weights"], arrays["optimizer"]))
+        self.best = arrays["best"]
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    # --- what to say about a NaN --------------------------------------------------------------------------------
+
+    def _fail(self, before, indices, bounds):
+        """Goes back to the last good weights, keeps them, and raises with the batch and the tensor."""
+        bad = int(np.flatnonzero(~np.isfinite(bounds))[0])
+        self._put(before)
+        self.save()
+        culprit = None
+        for n in range(bad + 1):  # the gradient of the batch before may be to blame
+            if n >= bad - 1:
+                culprit = culprit or self._first_non_finite(indices[n], self.step + n)
+            if culprit:
+                break
+            self.compiled.update(*self._batch(indices[n], self.step + n))
+        self._put(before)
+        where, name = (self.step + n, culprit) if culprit else (self.step + bad, "the bound")
+        raise NonFiniteError(f"{name} is not finite in batch {where}; the last good checkpoint is {self.path}")
+
+    def _first_non_finite(self, indices, step):
+        """The name of the first tensor of a training step that is not finite, or None."""
+        model = self.model
+        x, log_base, words = self._batch(indices, step)
+        noise = self.compiled.noise(words)
+        with tf.GradientTape() as tape:
+            mean, precision = model.encode(x)
+            log_weights = model.log_weights(x, (mean, precision), noise)
+            bound = tf.reduce_mean(model.bound(x, log_base, noise))
+        variables = model.trainable_variables
+        named = [("the image batch", x), *((f"weight {v.path}", v) for v in variables),
+                 ("the mean of q(z|x)", mean), ("the precision of q(z|x)", precision),
+                 ("the log importance weight", log_weights), ("the bound", bound),
+                 *((f"the gradient of {v.path}", g) for v, g in zip(variables, tape.gradient(bound, variables)))]
+        return next((name for name, tensor in named if not np.isfinite(tf.convert_to_tensor(tensor)).all()), None)

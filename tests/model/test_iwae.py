@@ -1,0 +1,465 @@
+"""The importance-weighted bound: its algebra, Theorems 1 and 2, and log-likelihoods against quadrature.
+
+Models with a one-dimensional code have an exact likelihood: equation (3) by quadrature over z for every leaf
+expert, equation (5) by adding up all induced trees.
+"""
+
+import functools
+import itertools
+import math
+import statistics
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from spvae_tf.errors import InputError
+from spvae_tf.model import iwae
+from spvae_tf.model.reference import PlainSPVAE, pixel_log_prob
+from spvae_tf.model.region_graph import poon_domingos, single_region
+from spvae_tf.spvae import SPVAE, at_once_on_cpu
+
+tfd = tfp.distributions
+BATCH = 4
+
+
+@functools.cache
+def models(name):
+    """A model with a one-dimensional code and its plain twin."""
+    graph, image_shape, likelihood, architecture = {
+        "VAE": (single_region(6), (2, 3), "continuous", "dense"),
+        "VAE, discrete": (single_region(6), (2, 3), "discrete", "dense"),
+        "SPVAE": (poon_domingos(4, 4, 2), (4, 4), "continuous", "dense"),
+        "SPVAE, uneven": (poon_domingos(6, 5, 4), (6, 5), "discrete", "dense"),
+        "Conv-SPVAE, uneven": (poon_domingos(3, 5, 3), (3, 5), "continuous", "conv_leaf"),
+    }[name]
+    num_components = 1 if len(graph.regions) == 1 else 2
+    model = SPVAE(graph, image_shape, likelihood, architecture, hidden_units=4, latent_dim=1, num_sums=2,
+                  num_components=num_components, seed=8)
+    rng = np.random.default_rng(6)
+    # weak enough that q(z | x) covers p(z | x), as importance sampling needs and training brings about
+    for network, scale in ((model.encoder, 0.3), (model.decoder, 0.3 if likelihood == "continuous" else 0.1)):
+        for variable in network.trainable_variables:
+            is_bias = variable.name == "bias"
+            variable.assign(0.2 * rng.standard_normal(variable.shape) if is_bias else scale * variable)
+    plain = PlainSPVAE(model)
+    plain.copy_weights(model)
+    return model, plain
+
+
+MODELS = ["VAE", "VAE, discrete", "SPVAE", "SPVAE, uneven", "Conv-SPVAE, uneven"]
+
+
+def images(model):
+    rng = np.random.default_rng(7)
+    return rng.integers(80, 176, [BATCH, math.prod(model.image_shape)]).astype(np.float32) / 255
+
+
+def logsumexp(values, axis):
+    return np.logaddexp.reduce(values, axis=axis)
+
+
+def leaf_integrals(plain, x, observed):
+    """log ∫ p(z) p(x_observed | z) dz, equation (3), of every expert: {(leaf region, component): [batch]}."""
+    z = np.linspace(-12, 12, 4001)
+    log_prior = -0.5 * z**2 - 0.5 * math.log(2 * math.pi) + math.log(z[1] - z[0])
+    integrals = {}
+    for number, expert in enumerate(plain.experts):
+        region = plain.graph.leaf_regions[number // plain.num_components]
+        outputs = expert.decode(tf.constant(z[:, None], tf.float32))
+        outputs = [tf.cast(output, tf.float64)[:, None] for output in outputs]
+        part = tf.constant(x[:, region.scope], tf.float64)
+        pixels = pixel_log_prob(plain.likelihood, part, outputs).numpy()  # [z, batch, pixels]
+        joint = log_prior[:, None] + np.where(observed[:, region.scope], pixels, 0).sum(axis=-1)
+        integrals[region, number % plain.num_components] = logsumexp(joint, axis=0)
+    return integrals
+
+
+def induced_trees(plain, region, node):
+    """All induced trees under a node: (Σ log w_nc, leaves of the tree)."""
+    if region not in plain.sum_weights:
+        yield 0.0, [(region, node)]
+        return
+    weights = plain.sum_weights[region].numpy()[:, node].astype(np.float64)
+    weights -= logsumexp(weights, axis=0)
+    def num_nodes(child):
+        return plain.sum_weights[child].shape[1] if child in plain.sum_weights else plain.num_components
+
+    products = [list(zip(partition.children, chosen)) for partition in plain.graph.partitions_of(region)
+                for chosen in itertools.product(*(range(num_nodes(child)) for child in partition.children))]
+    for weight, product in zip(weights, products, strict=True):
+        for trees in itertools.product(*(list(induced_trees(plain, *child)) for child in product)):
+            yield weight + sum(tree[0] for tree in trees), sum((tree[1] for tree in trees), [])
+
+
+def exact_log_prob(plain, x, observed=None):
+    """log p_SP(x_observed) by quadrature of the leaves and equation (5), float64."""
+    observed = np.ones(x.shape, bool) if observed is None else observed
+    integrals = leaf_integrals(plain, x, observed)
+    trees = [weight + sum(integrals[leaf] for leaf in leaves)
+             for weight, leaves in induced_trees(plain, plain.graph.root, 0)]
+    return logsumexp(np.stack(trees), axis=0)
+
+
+def deviation(effective_sizes):
+    """A generous standard deviation of an estimate of log p: 1/√ESS of each leaf, all leaves together."""
+    worst = np.max(1 / np.asarray(effective_sizes), axis=-1)
+    return np.sqrt(worst.sum(axis=-1))
+
+
+def bound_draws(model, x, num_samples, draws, seed):
+    """Independent draws of L̂_SP,k for one image: [draws], float64."""
+    noise = tf.random.stateless_normal(model.noise_shape(num_samples, draws), [seed, num_samples])
+    x = tf.repeat(tf.constant(x)[None], draws, axis=0)
+    return model.bound(x, model.log_base(x), noise).numpy().astype(np.float64)
+
+
+def standard_error(draws):
+    return draws.std() / math.sqrt(len(draws))
+
+
+# --- the algebra of equation (2) --------------------------------------------------------------------------
+
+
+def test_log_weights_are_densities_of_tfp():
+    rng = np.random.default_rng(0)
+    mean, precision = rng.standard_normal([2, 3, 4]), 1 + rng.random([2, 3, 4])
+    noise = rng.standard_normal([2, 5, 3, 4])
+    z = iwae.reparametrise(tf.constant(mean), tf.constant(precision), tf.constant(noise))
+    np.testing.assert_allclose(z, mean[:, None] + noise / np.sqrt(precision)[:, None], rtol=1e-12)
+    ratio = iwae.log_prior_over_proposal(z, tf.constant(precision), tf.constant(noise))
+    prior, proposal = tfd.Normal(np.float64(0), 1), tfd.Normal(mean[:, None], precision[:, None]**-0.5)
+    expected = tf.reduce_sum(prior.log_prob(z) - proposal.log_prob(z), axis=-1)
+    np.testing.assert_allclose(ratio, expected, rtol=1e-10)
+
+
+def test_bound_is_the_log_mean_of_the_weights():
+    weights = np.random.default_rng(1).random([2, 6, 3])
+    expected = np.log(weights.mean(axis=1))
+    np.testing.assert_allclose(iwae.iwae_bound(tf.constant(np.log(weights))), expected, rtol=1e-12)
+    far = iwae.iwae_bound(tf.constant(np.log(weights) - 5000, tf.float32))  # the nats of a discrete image
+    np.testing.assert_allclose(far, expected - 5000, rtol=1e-6)
+
+
+@pytest.mark.parametrize("chunks", [(12,), (5, 5, 2), (1,) * 12])
+def test_running_bound_is_the_bound_of_all_samples(chunks):
+    log_weights = 3 * np.random.default_rng(2).standard_normal([2, 12, 4]) - 1000
+    state = iwae.RunningBound.start([2, 4], tf.float64)
+    state = iwae.RunningBound.add(state, tf.fill([2, 3, 4], tf.constant(-np.inf, tf.float64)))  # nothing that counts
+    for chunk in np.split(log_weights, np.cumsum(chunks)[:-1], axis=1):
+        # samples of weight 0 fill a chunk up and do not count
+        surplus = np.full([2, 3, 4], -np.inf)
+        state = iwae.RunningBound.add(state, tf.constant(np.concatenate([chunk, surplus], axis=1)))
+    bound = iwae.RunningBound.bound(state, tf.constant(12))
+    np.testing.assert_allclose(bound, iwae.iwae_bound(tf.constant(log_weights)), rtol=1e-12)
+    weights = np.exp(log_weights + 1000)
+    np.testing.assert_allclose(iwae.RunningBound.effective_sample_size(state),
+                               weights.sum(axis=1)**2 / (weights**2).sum(axis=1), rtol=1e-9)
+
+
+def test_effective_sample_size_of_equal_and_of_one_sided_weights():
+    equal = iwae.RunningBound.add(iwae.RunningBound.start([1, 1]), tf.fill([1, 7, 1], -2000.0))
+    assert iwae.RunningBound.effective_sample_size(equal).numpy() == pytest.approx(7, rel=1e-3)
+    one = iwae.RunningBound.add(iwae.RunningBound.start([1, 1]), tf.constant([[[0.0], [-500], [-500]]]))
+    assert iwae.RunningBound.effective_sample_size(one).numpy() == pytest.approx(1)
+
+
+def test_sum_over_the_last_axis_and_its_gradient():
+    rng = np.random.default_rng(4)
+    x, weights = tf.constant(rng.standard_normal([2, 3, 4, 49])), rng.standard_normal([2, 3, 4])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        total = iwae.sum_last(x)
+        value = tf.reduce_sum(weights * total)
+    np.testing.assert_allclose(total, np.sum(x, axis=-1), atol=1e-12)
+    np.testing.assert_array_equal(tape.gradient(value, x), np.repeat(weights[..., None], 49, axis=-1))
+
+
+def test_noise_is_standard_normal():
+    """Φ⁻¹ of evenly spread words, both ends included, and of random ones."""
+    words = np.concatenate([np.arange(0, 2**32, 2**12), [2**32 - 1]]).astype(np.uint32)
+    noise = iwae.standard_normal(tf.constant(words)).numpy().astype(np.float64)
+    assert np.isfinite(noise).all() and 5.2 < noise.max() <= 5.3 and noise.min() == -noise.max()
+    assert abs(noise.mean()) < 1e-5
+    assert noise.var() == pytest.approx(1, abs=1e-4) and (noise**4).mean() == pytest.approx(3, abs=1e-2)
+    inverse = statistics.NormalDist().inv_cdf
+    for word, value in zip(words[::40_000].tolist(), noise[::40_000]):
+        assert value == pytest.approx(inverse(((word >> 9) + 0.5) / 2**23), rel=2e-5, abs=2e-6)
+    random = iwae.standard_normal(iwae.random_words([2, 100_000], tf.constant([1, 2]))).numpy()
+    assert (np.abs(random.mean(axis=1)) < 5 / math.sqrt(1e5)).all()
+    assert (np.abs(random.var(axis=1) - 1) < 5 * math.sqrt(2 / 1e5)).all()
+    assert abs(np.corrcoef(random)[0, 1]) < 5 / math.sqrt(1e5)
+
+
+# --- Theorems 1 and 2 -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["VAE", "VAE, discrete", "SPVAE", "Conv-SPVAE, uneven"])
+def test_expected_bounds_rise_with_k_towards_log_p(name):
+    model, plain = models(name)
+    x = images(model)[0]
+    exact = exact_log_prob(plain, x[None])[0]
+    num_draws = {1: 40_000, 5: 40_000, 50: 8000}
+    bounds = {k: bound_draws(model, x, k, draws, seed=8) for k, draws in num_draws.items()}
+    error = {k: standard_error(draws) for k, draws in bounds.items()}
+    for low, high in ((1, 5), (5, 50)):
+        rise = bounds[high].mean() - bounds[low].mean()
+        assert rise > 5 * math.hypot(error[low], error[high])
+    for k in bounds:
+        assert bounds[k].mean() < exact + 5 * error[k] + 1e-6 * abs(exact)
+    assert bounds[1].mean() < exact - 10 * error[1]
+    # behind Theorem 2: exp L̂_SP,k is an unbiased estimate of p_SP(x)
+    ratio = np.exp(bounds[50] - exact)
+    assert abs(ratio.mean() - 1) < 5 * standard_error(ratio) + 1e-6 * abs(exact)
+
+
+@pytest.mark.parametrize("name", ["SPVAE", "Conv-SPVAE, uneven"])
+def test_spn_over_leaf_elbos_is_an_elbo(name):
+    """Theorem 1, a leaf's ELBO (equation 8) being the mean of many draws; the SPN is convex in its leaves."""
+    model, plain = models(name)
+    x = tf.repeat(images(model)[:1], 4000, axis=0)
+    noise = tf.random.stateless_normal(model.noise_shape(1, 4000), [9, 9])
+    leaves = iwae.iwae_bound(model.log_weights(x, model.encode(x), noise))
+    log_base = model.log_base(x)
+    elbo = model.combine(tf.reduce_mean(leaves, axis=1, keepdims=True), log_base[:1]).numpy()[0]
+    draws = model.combine(leaves, log_base).numpy()
+    assert elbo < draws.mean() - 5 * standard_error(draws)
+    assert elbo < exact_log_prob(plain, x.numpy()[:1])[0] - 10 * standard_error(draws)
+
+
+# --- log_prob ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_log_prob_is_the_integral(name):
+    model, plain = models(name)
+    x = images(model)
+    value, sizes = model.estimate(x, num_samples=20_000, seed=10)
+    assert sizes.shape == (BATCH, len(model.graph.leaf_regions), model.num_components)
+    assert (sizes.numpy() >= 1).all() and (sizes.numpy() <= 20_000 * 1.001).all()
+    tolerance = 5 * deviation(sizes)
+    assert tolerance.max() < 0.25  # enough samples to tell a right value from a wrong one
+    exact = exact_log_prob(plain, x)
+    assert (np.abs(value - exact) < tolerance + 2e-6 * np.abs(exact)).all(), (value, exact, tolerance)
+
+
+def test_products_on_a_gpu_are_of_float32():
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()  # by default they are of TF32
+
+
+def test_a_gpus_larger_chunks_estimate_the_same_integral(monkeypatch):
+    model, plain = models.__wrapped__("SPVAE")  # not compiled yet
+    x = images(model)
+    on_a_cpu = models("SPVAE")[0].log_prob(x, 20_000, seed=10)
+    monkeypatch.setattr("spvae_tf.training.provenance.on_gpu", lambda: True)
+    value, sizes = model.estimate(x, 20_000, seed=10)
+    assert (value.numpy() != on_a_cpu.numpy()).all()  # the noise falls otherwise
+    assert (np.abs(value - exact_log_prob(plain, x)) < 5 * deviation(sizes)).all()
+
+
+@pytest.mark.parametrize("num_pixels, wanted", [(64, 1000), (28 * 28, 1000), (32 * 32, 500), (64 * 64, 166),
+                                                (10**6, 1)])
+def test_no_more_memory_is_needed_for_larger_images(num_pixels, wanted):
+    assert at_once_on_cpu(1000, num_pixels) == wanted and wanted * num_pixels <= max(1000 * 28 * 28, num_pixels)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_marginals_are_the_integral(name):
+    model, plain = models(name)
+    x = images(model)
+    observed = np.random.default_rng(11).random(x.shape) < 0.5
+    observed[1] = False
+    observed[2] = True
+    observed[3] = False
+    observed[3, list(model.graph.leaf_regions[0].scope)[:2]] = True  # no other leaf is observed
+    value, sizes = model.estimate(x, num_samples=20_000, observed=observed, seed=12)
+    exact = exact_log_prob(plain, x, observed)
+    assert value.numpy()[1] == 0 and exact[1] == pytest.approx(0, abs=1e-9)
+    tolerance = 5 * deviation(sizes)
+    assert (np.abs(value - exact) < tolerance + 2e-6 * np.abs(exact)).all(), (value, exact, tolerance)
+    # everything observed: the same samples, the same value as without a mask
+    whole = model.log_prob(x, num_samples=20_000, seed=12)
+    np.testing.assert_allclose(value[2], whole[2], rtol=1e-6)
+    np.testing.assert_allclose(model.log_prob(x, 20_000, np.ones(x.shape, bool), seed=12), whole, rtol=1e-6)
+    # what stands at unobserved pixels does not matter, not even NaN
+    unknown = np.where(observed, x, np.nan)
+    np.testing.assert_array_equal(model.log_prob(unknown, 20_000, observed, seed=12), value)
+
+
+def test_a_leaf_without_an_observed_pixel_is_exactly_one():
+    """Other leaves give noise; where only a leaf of exact weights is observed, none of it may show."""
+    graph = poon_domingos(3, 3, 2)
+    model = SPVAE(graph, (3, 3), "continuous", hidden_units=4, latent_dim=1, seed=13)
+    # the first leaf region's two experts: q(z | x) = p(z) and p(x | z) = p(x)
+    for variable in model.trainable_variables:
+        if variable.name in ("kernel", "bias"):
+            values = variable.numpy()
+            values.reshape(-1, model.num_experts, *values.shape[1:])[:, :2] = 0  # of every head
+            variable.assign(values)
+    x = images(model)
+    observed = np.zeros(x.shape, bool)
+    observed[:, graph.leaf_regions[0].scope] = True
+    values = [model.log_prob(x, num_samples=7, observed=observed, seed=seed).numpy() for seed in (1, 2)]
+    exact = (-0.5 * (x[:, graph.leaf_regions[0].scope] - 0.5)**2 - 0.5 * math.log(2 * math.pi)).sum(axis=1)
+    np.testing.assert_allclose(values[0], exact, rtol=1e-6)
+    np.testing.assert_allclose(values[1], exact, rtol=1e-6)
+    noisy = [model.log_prob(x, num_samples=7, observed=~observed, seed=seed).numpy() for seed in (1, 2)]
+    assert np.abs(noisy[0] - noisy[1]).min() > 1e-4
+
+
+def test_nothing_observed_is_exactly_zero():
+    """Also with sum weights (seed 1) that add up to 1 − 2e-7 in float32."""
+    graph = poon_domingos(3, 3, 1)
+    model = SPVAE(graph, (3, 3), "discrete", hidden_units=1, latent_dim=1, num_sums=3, seed=1)
+    value = model.log_prob(np.full([2, 9], np.nan), num_samples=1, observed=np.zeros([2, 9], bool))
+    np.testing.assert_array_equal(value, [0, 0])
+    value = model.log_prob(np.full([2, 9], np.nan), 1, np.zeros([2, 9], bool), refinements=2)
+    np.testing.assert_array_equal(value, [0, 0])
+
+
+# --- q fitted to each image ----------------------------------------------------------------------------------
+
+
+def elbos_of_gaussians(plain, x, observed, means, deviations):
+    """E_q[log p(x_observed | z)] − KL(q ‖ p) for every q = N(mean, deviation²) of one expert and one image, by
+    Gauss–Hermite quadrature: [q], float64."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    z = means[:, None] + deviations[:, None] * nodes
+    outputs = plain.experts[0].decode(tf.constant(z.reshape(-1, 1), tf.float32))
+    outputs = [tf.cast(output, tf.float64) for output in outputs]
+    pixels = pixel_log_prob(plain.likelihood, tf.constant(x, tf.float64), outputs).numpy()
+    expected = np.where(observed, pixels, 0).sum(axis=-1).reshape(z.shape) @ (weights / weights.sum())
+    return expected + 0.5 * (1 + 2 * np.log(deviations) - means**2 - deviations**2)
+
+
+@pytest.mark.parametrize("likelihood, scale", [("continuous", 4), ("discrete", 3)])
+def test_refinement_finds_the_best_gaussian_for_each_image(likelihood, scale):
+    """With a decoder so strong that the encoder's q(z | x) is far from p(z | x)."""
+    model = SPVAE(single_region(6), (2, 3), likelihood, hidden_units=4, latent_dim=1, num_components=1, seed=8)
+    for variable in model.decoder.trainable_variables:
+        variable.assign(scale**(1 / 3) * variable)
+    plain = PlainSPVAE(model)
+    plain.copy_weights(model)
+    x = images(model)
+    observed = np.array([[True, True, False, True, False, True]] * BATCH)
+    observed[0] = True
+    grid = [a.ravel() for a in np.meshgrid(np.linspace(-3, 3, 241), np.geomspace(0.01, 1.5, 120))]
+    tensors = tf.constant(x), tf.constant(observed)
+    encoder, refined = ([a.numpy()[0, :, 0].astype(np.float64) for a in q] for q in
+                        (model.encode(*tensors), model.refine(*tensors, 400, tf.constant([0, 20]))))
+    gains = []
+    for image in range(BATCH):
+        start, found = (elbos_of_gaussians(plain, x[image], observed[image], mean[[image]], precision[[image]]**-0.5)
+                        for mean, precision in (encoder, refined))
+        best = elbos_of_gaussians(plain, x[image], observed[image], *grid).max()
+        assert found == pytest.approx(best, abs=0.1)
+        gains.append(best - start)
+    assert min(gains) > 5  # there was something to find
+
+
+def test_refined_bounds_are_tighter_and_still_bounds(monkeypatch):
+    """Theorem 1 with each leaf's q fitted to its part of the image: k = 1, many times over, against the integral."""
+    monkeypatch.setattr("spvae_tf.spvae.EVALUATION_BATCH", 1500)  # the images are small
+    model, plain = models("SPVAE, uneven")
+    x, observed = images(model)[:1], np.random.default_rng(21).random([1, 30]) < 0.6
+    exact = exact_log_prob(plain, x, observed)[0]
+    many = np.repeat(x, 3000, axis=0), 1, np.repeat(observed, 3000, axis=0)
+    plainly, refined = (model.log_prob(*many, seed=22, refinements=steps).numpy().astype(np.float64)
+                        for steps in (0, 100))
+    assert refined.mean() < exact + 4 * standard_error(refined)
+    assert refined.mean() > plainly.mean() + 5 * math.hypot(standard_error(refined), standard_error(plainly))
+    joint, evidence = (model.log_prob(x, 9, mask, seed=23, refinements=3) for mask in (observed | True, observed))
+    conditional = model.conditional_log_prob(x, ~observed, observed, 9, seed=23, refinements=3)
+    np.testing.assert_array_equal(conditional, joint - evidence)
+
+
+def test_many_images_and_few_samples():
+    """More images than one batch, fewer samples than a chunk: the mean is that of `bound` with the same k."""
+    model, plain = models("VAE")
+    x = images(model)[0]
+    done = []
+    value, sizes = model.estimate(np.repeat(x[None], 1203, axis=0), num_samples=3, seed=14,
+                                  progress=lambda count, values: done.append((count, values)))
+    assert value.shape == (1203,) and sizes.shape == (1203, 1, 1)
+    assert (sizes.numpy() <= 3.001).all() and (sizes.numpy() >= 0.999).all()
+    assert [count for count, _ in done] == [*range(100, 1201, 100), 1203]
+    np.testing.assert_array_equal(done[-1][1], value)
+    assert len(np.unique(value)) > 1190  # every image of every batch has its own noise
+    draws = bound_draws(model, x, num_samples=3, draws=40_000, seed=15)
+    error = math.hypot(standard_error(draws), standard_error(value.numpy()))
+    assert abs(value.numpy().mean() - draws.mean()) < 5 * error
+    assert draws.mean() < exact_log_prob(plain, x[None])[0] - 5 * standard_error(draws)
+
+
+def test_images_of_a_batch_do_not_meet():
+    model, _ = models("SPVAE, uneven")
+    x = tf.constant(images(model))
+    noise = tf.random.stateless_normal(model.noise_shape(4, BATCH), [16, 16])
+    together = model.bound(x, model.log_base(x), noise)
+    alone = [model.bound(x[i:i + 1], model.log_base(x[i:i + 1]), noise[:, :, i:i + 1])[0]
+             for i in range(BATCH)]
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
+
+
+def test_seeds():
+    model, _ = models("VAE")
+    x = images(model)
+    first = model.log_prob(x, num_samples=10, seed=17)
+    np.testing.assert_array_equal(first, model.log_prob(x, num_samples=10, seed=17))
+    others = [model.log_prob(x, num_samples=10, seed=seed) for seed in (18, None, None)]
+    for one, other in itertools.combinations([first, *others], 2):
+        assert (one.numpy() != other.numpy()).all()
+    called = model(x, num_samples=10, seed=17)
+    assert called.shape == (BATCH,)
+    np.testing.assert_array_equal(called, model(x, num_samples=10, seed=17))
+    assert (called.numpy() != model(x, num_samples=10, seed=18).numpy()).all()
+
+
+def test_no_images():
+    model, _ = models("SPVAE")
+    nothing = np.zeros([0, 16], np.float32)
+    assert model.log_prob(nothing).shape == (0,)
+    assert model.log_prob(nothing, observed=np.zeros([0, 16], bool)).shape == (0,)
+    value, sizes = model.estimate(nothing)
+    assert value.dtype == tf.float32 and sizes.shape == (0, 4, 2)
+
+
+X = np.full([2, 6], 0.5, np.float32)
+ONE_NAN = np.where(np.arange(12).reshape(2, 6) == 9, np.float32(np.nan), X)
+MASK = np.ones([2, 6], bool)
+
+
+@pytest.mark.parametrize("x, options, message", [
+    (X[0], {}, r"images have shape \(6,\); the model takes \[batch, 6\]"),
+    (X[:, :5], {}, r"images have shape \(2, 5\); the model takes \[batch, 6\]"),
+    (X.reshape(2, 2, 3), {}, r"images have shape \(2, 2, 3\)"),
+    (np.zeros([2, 6], np.uint8), {}, r"images are uint8; they must be floating point in \[0, 1\]"),
+    (np.zeros([2, 6], bool), {}, "images are bool"),
+    (ONE_NAN, {}, "image 1 is NaN at pixel 3"),
+    (ONE_NAN, {"observed": MASK}, "image 1 is NaN at pixel 3"),
+    (X + 0.6, {}, r"pixels reach from 1.1 to 1.1; they must lie in \[0, 1\]"),
+    (X - 0.6, {}, "pixels reach from -0.1 to -0.1"),
+    (X * np.inf, {}, "pixels reach from inf to inf"),
+    (X, {"observed": MASK.astype(np.float32)}, "observed is float32"),
+    (X, {"observed": MASK[0]}, r"observed is bool of shape \(6,\); it must be bool of shape \(2, 6\)"),
+    (X, {"num_samples": 0}, "num_samples is 0; it must be an integer of at least 1"),
+    (X, {"num_samples": -5}, "num_samples is -5"),
+    (X, {"num_samples": 2.5}, "num_samples is 2.5"),
+    (X, {"num_samples": "5"}, "num_samples is '5'"),
+    (X, {"refinements": -1}, "refinements is -1"),
+    (X, {"refinements": 1.5}, "refinements is 1.5"),
+])
+def test_refuses_with_one_line(x, options, message):
+    model, _ = models("VAE")
+    with pytest.raises(InputError, match=message) as error:
+        model.log_prob(x, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_takes_floating_point_of_any_width():
+    model, _ = models("VAE")
+    x = images(model).astype(np.float64)
+    value = model.log_prob(x.astype(np.float32), num_samples=10, seed=19)
+    np.testing.assert_allclose(model.log_prob(x, num_samples=10, seed=19), value, rtol=1e-6)
+    np.testing.assert_allclose(model.log_prob(tf.constant(x), num_samples=10, seed=19), value, rtol=1e-6)

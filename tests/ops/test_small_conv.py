@@ -1,0 +1,204 @@
+"""Small images' convolutions by written-out kernels, tile by tile, against one convolution per expert."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from spvae_tf import benchmark
+from spvae_tf.model import experts as vae
+from spvae_tf.model.layers import StackedConv
+from spvae_tf.model.region_graph import poon_domingos
+from spvae_tf.ops import small_conv as superpixels
+from spvae_tf.spvae import SPVAE
+from spvae_tf.training import provenance as environment
+
+SIZES = [*itertools.product((1, 2, 3, 4, 5, 6, 7, 10), repeat=2)]
+
+
+def pixels(rectangle, size):
+    """The (row, column) pairs of a rectangle, in their order."""
+    rows, columns = (range(length)[part] for part, length in zip(rectangle, size))
+    return list(itertools.product(rows, columns))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_tiles_make_up_the_image_row_by_row(size):
+    tiles = superpixels.tiles(size)
+    assert sorted(pixel for tile in tiles for pixel in pixels(tile, size)) == pixels(superpixels.WHOLE, size)
+    assert len(tiles) == math.prod(2 if length >= superpixels.SHORTEST_CUT else 1 for length in size)
+    assert [pixels(tile, size)[0] for tile in tiles] == sorted(pixels(tile, size)[0] for tile in tiles)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_window_is_a_tile_and_its_neighbours(size):
+    for tile in (*superpixels.tiles(size), superpixels.WHOLE):
+        seen = {(row + i, column + j) for row, column in pixels(tile, size)
+                for i, j in itertools.product((-1, 0, 1), repeat=2)} & set(pixels(superpixels.WHOLE, size))
+        assert pixels(superpixels.grown(tile, size), size) == sorted(seen)
+
+
+def test_four_tiles_of_a_super_pixel_of_7x7_take_43_percent_of_the_multiplications():
+    size = 7, 7
+    products = [len(pixels(superpixels.grown(tile, size), size)) * len(pixels(tile, size))
+                for tile in superpixels.tiles(size)]
+    assert len(products) == 4
+    assert sum(products) / 49**2 == pytest.approx(0.43, abs=0.005)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 7), (5, 6), (9, 4)])
+def test_tiles_are_parts_of_the_convolution(size, transposed):
+    layer = StackedConv(2, size, size, (3, 2), 1, np.random.default_rng(0), transposed)
+    layer.bias.assign(np.random.default_rng(1).standard_normal(layer.bias.shape))
+    images = tf.random.stateless_normal([2, 3, *size, 4], [0, 1])
+    rows = tf.reshape(tf.transpose(images, [0, 4, 2, 3, 1]), [2, 4, -1])
+    expected = tf.transpose(tf.reshape(layer(rows), [2, 4, *size, 2]), [0, 4, 2, 3, 1])
+    for tile in (*superpixels.tiles(size), superpixels.WHOLE):
+        window = superpixels.grown(tile, size)
+        result = superpixels.convolve(layer, images[:, :, *window], window, tile)
+        np.testing.assert_allclose(result, expected[:, :, *tile], atol=1e-5)
+        matrix = superpixels.matrix(layer, window, tile)
+        transpose = superpixels.matrix(layer, window, tile, inputs_first=True)
+        np.testing.assert_array_equal(transpose, tf.transpose(matrix, [0, 2, 1]))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4)])
+def test_gradients_of_products(shape):
+    """Those of one product, whichever of the two copies of the matrices they go to."""
+    matrices = tf.random.stateless_normal([2, *shape], [0, 1])
+    columns = tf.random.stateless_normal([2, shape[1], 6], [2, 3])
+
+    def product(m, c):
+        return tf.sin(superpixels._product(m, tf.transpose(m, [0, 2, 1]), c))
+
+    def simple(m, c):
+        return tf.sin(tf.matmul(m, c))
+
+    (values, gradients), (expected_values, expected) = (
+        (function(matrices, columns), tape_gradients(function, matrices, columns)) for function in (product, simple))
+    np.testing.assert_allclose(values, expected_values, rtol=1e-6)
+    for gradient, other in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, other, rtol=1e-5, atol=1e-6)
+
+
+def tape_gradients(function, *arguments):
+    with tf.GradientTape() as tape:
+        tape.watch(arguments)
+        value = function(*arguments)
+    return tape.gradient(value, arguments)
+
+
+@pytest.mark.parametrize("dtype, size, on_gpu, num_tiles, num_rows", [
+    ("float32", (7, 7), False, 4, 6), ("float64", (5, 5), False, 4, 16), ("float64", (7, 7), False, 4, 17),
+    ("float64", (8, 3), False, 2, 6), ("float64", (4, 9), False, 2, 6), ("float64", (4, 4), False, 1, 6),
+    ("float64", (10, 10), False, 4, 6), ("float64", (7, 7), True, 1, 6), ("float64", (8, 3), True, 1, 6)])
+@pytest.mark.parametrize("encodes", [True, False])
+def test_networks_are_those_of_one_convolution_per_expert(encodes, dtype, size, on_gpu, num_tiles, num_rows,
+                                                          monkeypatch):
+    """Compiled; outputs, and gradients by all weights and by the input. A GPU makes whole images."""
+    monkeypatch.setattr(environment, "on_gpu", lambda: on_gpu)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        encoder, decoder = vae.build_experts("conv_leaf", 3, size, 4, 8, 2, np.random.default_rng(0))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    network, num_inputs = (encoder, math.prod(size)) if encodes else (decoder, 8)
+    for n, variable in enumerate(network.trainable_variables):
+        if variable.name == "bias":
+            variable.assign(tf.random.stateless_normal(variable.shape, [0, n], dtype=dtype))
+    x = tf.random.stateless_normal([3, num_rows, num_inputs], [1, 2], dtype=dtype)
+    made, convolve = [], superpixels.convolve
+
+    def noted(*arguments):
+        made.append(arguments)
+        return convolve(*arguments)
+
+    def outputs_and_gradients():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = network(x)
+            loss = sum(tf.reduce_sum(tf.sin(output)) for output in outputs)
+        return [*outputs, *map(tf.convert_to_tensor, tape.gradient(loss, [x, *network.trainable_variables]))]
+
+    monkeypatch.setattr(superpixels, "convolve", noted)
+    tiled = tf.function(outputs_and_gradients, jit_compile=True)()
+    assert len(made) == num_tiles
+    assert all(one.dtype == dtype for one in tiled)
+    monkeypatch.setattr(superpixels, "LARGEST", 0)
+    looped = outputs_and_gradients()
+    assert len(made) == num_tiles
+    tolerance = 1e-5 if dtype == "float32" else 1e-11
+    for one, other in zip(tiled, looped, strict=True):
+        np.testing.assert_allclose(one, other, rtol=10 * tolerance, atol=tolerance * np.abs(other).max())
+
+
+def test_tiles_of_the_outputs_make_only_the_rows_they_reach(monkeypatch):
+    """Of a 7×7 super-pixel rows 0–4 from the upper tiles, rows 3–6 from the lower ones."""
+    _, decoder = vae.build_experts("conv_leaf", 2, (7, 7), 4, 8, 2, np.random.default_rng(0))
+    made, matrix = [], superpixels.matrix
+
+    def noted(layer, *arguments, **options):
+        result = matrix(layer, *arguments, **options)
+        if layer in decoder.heads:
+            made.append(result.shape[2])
+        return result
+
+    monkeypatch.setattr(superpixels, "matrix", noted)
+    decoder(tf.zeros([2, 3, 8]))
+    assert made == 4 * [7 * 5] + 4 * [7 * 4]
+
+
+@pytest.mark.parametrize("experts, size, stride, is_written_out", [
+    (1, (7, 7), 1, False), (2, (7, 7), 1, True), (2, (10, 10), 1, True), (2, (10, 11), 1, False),
+    (2, (7, 7), 2, False)])
+def test_which_convolutions_are_written_out(experts, size, stride, is_written_out):
+    layer = StackedConv(experts, size, vae.conv_sizes(size, stride)[0], (1, 2), stride, np.random.default_rng(0))
+    assert superpixels.is_written_out(layer) == is_written_out
+
+
+@pytest.mark.parametrize("likelihood", ["continuous", "discrete"])
+@pytest.mark.parametrize("architecture", ["dense", "conv_leaf", "conv_image"])
+def test_floors_are_made_of_all_products(architecture, likelihood):
+    """Each weight of encoder and decoder is in exactly one of the products that a step's floor consists of."""
+    model = SPVAE(poon_domingos(10, 5, 5), (10, 5), likelihood, architecture, 3, 2)
+    dense = architecture == "dense"
+    heads = model.likelihood.num_outputs if architecture == "conv_image" else 1  # else in one product
+    for network, followed in (
+            (model.encoder, [1, 1, 0] if dense else [1, 1, 1, 0, 0]), (model.decoder, [1, 1] + heads * [0])):
+        products = list(benchmark._products(network, 4))
+        assert [is_hidden for *_, is_hidden in products] == followed
+        variables = [v.path for _, _, layers, _ in products for layer in layers for v in layer.trainable_variables]
+        assert sorted(variables) == sorted(v.path for v in network.trainable_variables)
+        for function, arguments, layers, _ in products:
+            with tf.GradientTape() as tape:
+                tape.watch(arguments)
+                outputs = tf.nest.flatten(function(*arguments))
+            for x in (*arguments, *outputs):
+                assert x.shape[0] == layers[0].kernel.shape[0]
+                images = x.shape.rank == 5  # with the samples last, filled up to 16; then comes a layer that keeps them
+                assert x.shape[-1] == 16 if images else x.shape[1] in (4, 16)
+            weights = [variable for layer in layers for variable in layer.trainable_variables]
+            assert all(gradient is not None for gradient in tape.gradient(outputs, [*arguments, *weights]))
+    for gradients in (True, False):  # an evaluation's floor is without the encoder
+        pieces = benchmark.floor_timings(model, 2, 4, gradients)
+        assert len(pieces["matrix products"]) == (2 + heads + (3 if dense else 5) if gradients else 2 + heads)
+        assert all(timing.first() > 0 for timings in pieces.values() for timing in timings)
+
+
+@pytest.mark.parametrize("architecture, widths", [("dense", [8, 8]), ("conv_leaf", [4, 8])])
+def test_products_of_the_floor_are_as_wide_as_the_networks(architecture, widths):
+    """Hidden units are filled up to 8, samples of images to 16; the second layer makes these in tiles."""
+    networks = vae.build_experts(architecture, 2, (7, 7), 5, 3, 1, np.random.default_rng(0))
+    for network, width in zip(networks, widths):
+        first, second, *_ = benchmark._products(network, 4)
+        output = first[0](*first[1])
+        if architecture == "dense":
+            assert output.shape[1:] == (4, width)
+        else:
+            assert output.shape == (2, width, 7, 7, 16)
+            sizes = [(4, 4), (4, 3), (3, 4), (3, 3)]
+            assert [tile.shape for tile in second[0](*second[1])] == [(2, 12 - width, *size, 16) for size in sizes]

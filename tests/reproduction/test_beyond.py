@@ -1,0 +1,209 @@
+"""The linear probe against the normal equations, hidden halves against the model's own marginals, rows of the CSV."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spvae_tf import build_model
+from spvae_tf.errors import InputError
+from spvae_tf.reproduction import beyond as usefulness
+from spvae_tf.reproduction import plots as figures
+from spvae_tf.reproduction import report as results_page
+from spvae_tf.training import configuration, data
+from spvae_tf.training import records as results
+from spvae_tf.training import run as experiment
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "usefulness.py"
+
+
+def blobs(seed, count, shuffled=False):
+    """Three classes of points in the plane, with labels that are not 0, 1, 2."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([3, 5, 9], count)
+    centres = {3: (0, 0), 5: (4, 0), 9: (0, 4)}
+    points = np.array([centres[label] for label in labels]) + rng.standard_normal([count, 2])
+    return points, rng.permutation(labels) if shuffled else labels
+
+
+def test_probe_separates_what_is_separable_and_nothing_else():
+    assert usefulness.linear_probe(blobs(0, 300), blobs(2, 2000)) > 0.9
+    assert usefulness.linear_probe(blobs(0, 300, True), blobs(2, 2000, True)) < 0.45
+
+
+def ridge(x, y, penalty):
+    """Ridge regression with an intercept by the normal equations: a function of points to indicators of 3, 5, 9."""
+    mean, targets = x.mean(axis=0), np.equal.outer(y, [3, 5, 9]).astype(float)
+    weights = np.linalg.solve((x - mean).T @ (x - mean) + penalty * np.eye(x.shape[1]),
+                              (x - mean).T @ (targets - targets.mean(axis=0)))
+    return lambda z: (z - mean) @ weights + targets.mean(axis=0)
+
+
+@pytest.mark.parametrize("features", [2, 30])
+def test_probe_is_ridge_regression_chosen_by_leaving_images_out(features, monkeypatch):
+    """Every penalty tried on every image with the others alone, with more features than images too."""
+    (x, y), (z, wanted) = blobs(3, 25), blobs(4, 500)
+    rng = np.random.default_rng(0)
+    x, z = (np.hstack([p, rng.standard_normal([len(p), features - 2])]) for p in (x, z))
+    penalties = usefulness.PENALTIES * np.mean(np.linalg.svd(x - x.mean(axis=0), compute_uv=False)**2)
+    others = [np.arange(len(x)) != n for n in range(len(x))]
+    errors = [np.mean([(ridge(x[o], y[o], p)(x[~o]) - np.equal.outer(y[~o], [3, 5, 9]))**2 for o in others])
+              for p in penalties]
+    best = int(np.argmin(errors))
+    assert 0 < best < len(errors) - 1 and np.ptp(errors) > 0.01  # and not the first or the last by chance
+    expected = np.mean(np.array([3, 5, 9])[ridge(x, y, penalties[best])(z).argmax(axis=1)] == wanted)
+    assert usefulness.linear_probe((x, y), (z, wanted)) == expected
+    monkeypatch.setattr(usefulness, "PENALTIES", usefulness.PENALTIES[-1:])
+    assert usefulness.linear_probe((x, y), (z, wanted)) != expected
+
+
+def test_probes_learn_from_disjoint_parts():
+    train, test = blobs(5, 130), blobs(6, 400)
+    expected = [usefulness.linear_probe([a[start:start + 30] for a in train], test) for start in (0, 30, 60, 90)]
+    np.testing.assert_array_equal(usefulness.probe(train, test, 30), expected)
+    assert len(usefulness.probe(train, test, 10)) == usefulness.PROBES and len(usefulness.probe(train, test, 131)) == 0
+
+
+def test_hidden_halves_are_differences_of_two_marginals():
+    model = build_model("SPVAE", (4, 4), "continuous", hidden_units=4, latent_dim=2, delta=2)
+    x = np.random.default_rng(8).random([5, 16]).astype(np.float32)
+    whole, values = usefulness.hidden_halves(model, x, num_samples=50, refinements=2, seed=9)
+    np.testing.assert_allclose(whole, model.log_prob(x, 50, seed=9, refinements=2), atol=1e-5)
+    assert list(values) == ["left", "right", "top", "bottom"]
+    visible = np.tile([True, True, False, False], [5, 4])  # the right half is hidden
+    expected = model.conditional_log_prob(x, ~visible, visible, 50, seed=9, refinements=2)
+    np.testing.assert_allclose(values["right"], expected, atol=1e-5)
+
+
+def test_rows_are_replaced_not_doubled(tmp_path):
+    path = tmp_path / "usefulness.csv"
+    row = dict.fromkeys(usefulness.FIELDS, "a") | dict(seed=0, setting=100, value=0.5)
+    usefulness.write(path, [row, row | dict(setting="left")])
+    usefulness.write(path, [row | dict(value=0.75), row | dict(seed=1)])
+    found = results.read_table(path)
+    assert [(r["seed"], r["setting"], r["value"]) for r in found] == [(0, 100, 0.75), (0, "left", 0.5), (1, 100, 0.5)]
+    usefulness.write(path, [row | change for change in (dict(train_fraction=0.1), dict(hidden_units=8),
+                                                        dict(changes="patience=60"))])
+    assert len(usefulness.read(path)) == 6  # another part of the images, other sizes and settings are other runs
+
+
+def test_csv_with_other_columns_is_refused(tmp_path):
+    path = tmp_path / "usefulness.csv"
+    results.write_table(path, [dict(model="SPVAE", value=1)], ("model", "value"))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="has the columns model, value; they must be model, dataset, "):
+        usefulness.write(path, [dict.fromkeys(usefulness.FIELDS, "a")])
+    assert path.read_bytes() == before
+
+
+def test_page_shows_runs_of_table_2_alone(tmp_path):
+    """Runs of other sizes, or in which something else was set, are measured but do not stand for a cell."""
+    row = dict.fromkeys(usefulness.FIELDS, "a") | dict(
+        model="SPVAE", dataset="mnist", likelihood="discrete", hidden_units=30, latent_dim=25,
+        changes=usefulness.NOTHING, seed=0)
+    others = [dict(seed=1, changes="patience=60"), dict(seed=2, latent_dim=2), dict(seed=3, dataset="mine")]
+    usefulness.write(tmp_path / "usefulness.csv", [row, *(row | other for other in others)])
+    assert [found["seed"] for found in results_page._useful_rows(tmp_path)] == [0]
+
+
+def bounds():
+    """Rows of the CSV: two seeds of the SPVAE's bound by its encoder, and a part of the images for the VAE alone."""
+    row = dict(task=usefulness.IMAGE, dataset="mnist", likelihood="discrete", protocol="paper")
+    values = {("SPVAE", 1.0, usefulness.AMORTISED): (-10, -12), ("SPVAE", 1.0, usefulness.FITTED): (-8,),
+              ("VAE", 1.0, usefulness.AMORTISED): (-20,), ("VAE", 1.0, usefulness.FITTED): (-7.5,),
+              ("VAE", 0.005, usefulness.FITTED): (-30,)}
+    rows = [row | dict(model=model, train_fraction=fraction, setting=setting, value=value)
+            for (model, fraction, setting), found in values.items() for value in found]
+    return rows + [rows[0] | dict(task=usefulness.HALF, value=-1000)]  # which is no bound of the image
+
+
+def test_bounds_side_by_side():
+    head, whole, part = usefulness.bounds_lines(bounds())
+    assert len(head) == len(whole) == len(part) == 8
+    assert whole == ["mnist, discrete, paper", "100 %", "-11.0 ± 1.4 (2)", "-8.0 (1)", "-20.0 (1)", "-7.5 (1)",
+                     "+9.0", "-0.5"]
+    assert part == ["mnist, discrete, paper", "0.5 %", "—", "—", "—", "-30.0 (1)", "—", "—"]
+
+
+def test_bounds_are_drawn_a_line_for_each_model_and_q_a_panel_for_each_protocol(monkeypatch):
+    saved = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: saved.append(figure))
+    usefulness.plot_bounds(bounds() + [row | dict(protocol="released", value=5.0) for row in bounds()], "unused")
+    axes = {a.get_title(): a for a in saved[0].axes}
+    assert list(axes) == ["mnist, discrete, protocol paper", "mnist, discrete, protocol released"]
+    drawn = {bars.get_label(): bars.lines[0] for bars in axes["mnist, discrete, protocol paper"].containers}
+    points = {label: (list(line.get_xdata()), list(line.get_ydata())) for label, line in drawn.items()}
+    assert points == {f"SPVAE, {usefulness.AMORTISED}": ([1], [-11]), f"SPVAE, {usefulness.FITTED}": ([1], [-8]),
+                      f"VAE, {usefulness.AMORTISED}": ([1], [-20]),
+                      f"VAE, {usefulness.FITTED}": ([0.005, 1], [-30, -7.5])}
+    for label, line in drawn.items():
+        style = ("-", "full") if usefulness.FITTED in label else ("--", "none")
+        assert (line.get_linestyle(), line.get_fillstyle()) == style
+        assert line.get_color() == figures.COLOURS[label.split(",")[0]]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A finished tiny run on images with labels, and mine.npz; unlabelled.npz lacks those of the training set."""
+    folder = tmp_path_factory.mktemp("useful")
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{split}": rng.random([40, 4, 4]) for split in data.SPLITS}
+    np.savez(folder / "unlabelled.npz", **arrays, y_test=rng.integers(0, 3, 40))
+    np.savez(folder / "mine.npz", **arrays, y_train=np.arange(40) % 3, y_test=rng.integers(0, 3, 40))
+    for name in ("mine", "unlabelled"):
+        config = configuration.make_config("SPVAE", str(folder / f"{name}.npz"), "discrete")
+        config.update(dict(hidden_units=3, latent_dim=2, max_batches=1, validate_every=1, batch_size=4, delta=2))
+        config.seed = 4
+        experiment.train(config, folder / name)
+    return folder
+
+
+def test_figures_of_a_run(workdir):
+    rows = usefulness.measure(workdir / "mine", num_samples=20, num_images=10, refinements=6, labels=(10, 25, 100))
+    model, test = experiment.load(workdir / "mine"), experiment.load_data(experiment.load_config(workdir / "mine")).test
+    assert [(row["task"], row["setting"], row["repeats"]) for row in rows] == [
+        (usefulness.IMAGE, usefulness.AMORTISED, 1), (usefulness.IMAGE, usefulness.FITTED, 1),
+        *((usefulness.HALF, half, 1) for half in ("left", "right", "top", "bottom")),
+        *((usefulness.PROBE + kind, n, r) for kind in ("embedding", "pixels") for n, r in ((10, 4), (25, 1)))]
+    for k, steps, field in ((20, 6, "value"), (10, 3, "value_at_half")):
+        whole, halves = usefulness.hidden_halves(model, test[:10], k, steps)
+        assert rows[0][field] == pytest.approx(model.log_prob(test[:10], k, seed=0).numpy().mean(), abs=1e-3)
+        assert rows[1][field] == pytest.approx(whole.mean(), abs=1e-3)
+        for row in rows[2:6]:
+            values = halves[row["setting"]]
+            assert row[field] == pytest.approx(values.mean(), abs=1e-3)
+            if field == "value":
+                assert row["stderr"] == pytest.approx(values.std(ddof=1) / np.sqrt(10), abs=1e-3)
+    assert all(row["seed"] == 4 and 0 <= row["value"] <= 1 for row in rows[6:])
+    assert {row["changes"] for row in rows} == {"batch_size=4, delta=2, validate_every=1, max_batches=1"}
+    lines = usefulness.table_lines(rows + [row | dict(seed=5, value=row["value"] + 0.5) for row in rows])
+    assert lines[0] == ["data, protocol", "task", "setting", "SPVAE"] and len(lines) == 1 + len(rows)
+    assert lines[1][1:3] == [usefulness.IMAGE, usefulness.AMORTISED]
+    assert lines[1][3] == f"{rows[0]['value'] + 0.25:.1f} ± 0.4 (2)"
+    assert lines[-1][2:] == ["25 labels", f"{100 * rows[-1]['value'] + 25:.1f} % ± 35.4 (2)"]
+
+
+def test_images_without_labels_are_refused_where_labels_are_needed(workdir):
+    with pytest.raises(InputError, match="unlabelled has no labels"):
+        usefulness.measure(workdir / "unlabelled")
+    rows = usefulness.measure(workdir / "unlabelled", num_samples=4, num_images=10, refinements=2, halves=(), labels=())
+    assert [row["setting"] for row in rows] == [usefulness.AMORTISED, usefulness.FITTED]
+
+
+def test_command_line(workdir, tmp_path):
+    def run(*flags):
+        return subprocess.run(
+            [sys.executable, SCRIPT, f"--out={tmp_path / 'useful.csv'}", "--num_samples=4", "--num_images=10",
+             "--refinements=2", *flags], capture_output=True, text=True)
+
+    done = run("--bounds_only", f"--workdirs={workdir / 'mine'},{workdir / 'unlabelled'}")
+    assert done.returncode == 0, done.stderr
+    found = usefulness.read(tmp_path / "useful.csv")
+    assert [(row["dataset"], row["setting"]) for row in found] == [
+        (name, setting) for name in ("mine", "unlabelled") for setting in (usefulness.AMORTISED, usefulness.FITTED)]
+    assert str(found[0]["value"]) in done.stdout and "100 % of the images, seed 4: log p(image)" in done.stdout
+    refused = run(f"--workdirs={tmp_path}")
+    assert refused.returncode == 2 and refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
+    assert usefulness.read(tmp_path / "useful.csv") == found

@@ -1,0 +1,270 @@
+"""The scripts through their command line: what a newcomer types, what goes wrong, killed and started again."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tqdm import tqdm
+
+from spvae_tf import benchmark
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--config.hidden_units=4", "--config.latent_dim=2", "--config.validate_every=8", "--config.max_batches=16"]
+CELL = "--config=configs/table1.py:{}/continuous/{}"
+
+
+def run(script, *flags, expect=0):
+    """Runs a script from the checkout; returns its standard output and error."""
+    done = subprocess.run([sys.executable, f"scripts/{script}", *map(str, flags)], cwd=ROOT, text=True,
+                          capture_output=True, timeout=600)
+    assert done.returncode == expect, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A small .npz of grey 12×8 images, as a user would bring."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "mine.npz"
+    sizes = dict(x_train=40, x_validation=10, x_test=20)
+    np.savez(path, **{name: rng.integers(0, 256, [n, 12, 8], np.uint8) for name, n in sizes.items()})
+    return path
+
+
+@pytest.fixture(scope="module")
+def workdir(images, tmp_path_factory):
+    """The folder of a finished tiny run."""
+    folder = tmp_path_factory.mktemp("run")
+    run("train.py", CELL.format(images, "spvae"), *TINY, f"--workdir={folder}", "--tensorboard")
+    return folder
+
+
+def test_train_writes_its_log_and_tensorboard(workdir):
+    rows = list(csv.DictReader((workdir / "log.csv").open()))
+    assert [row["batch"] for row in rows] == ["8", "16"]
+    assert list((workdir / "tensorboard").iterdir())
+    assert not list(workdir.glob(".*tmp"))
+
+
+def test_evaluate(workdir):
+    out, _ = run("evaluate.py", f"--workdir={workdir}", "--num_samples=7", "--num_images=5")
+    assert "k = 7)" in out and "5 of 20 test images" in out
+    mean = float(out.split("(k = 7) ")[1].split()[0])
+    pattern = r"median (\S+); the least probable is image [0-4] with (\S+), the mean of the others (\S+)"
+    median, lowest, others = map(float, re.fullmatch(pattern, out.splitlines()[1]).groups())
+    assert lowest < mean < others and lowest < median
+    assert (4 * others + lowest) / 5 == pytest.approx(mean, abs=0.02)
+    one, _ = run("evaluate.py", f"--workdir={workdir}", "--num_samples=7", "--num_images=1")
+    assert len(one.splitlines()) == 1
+    fitted, _ = run("evaluate.py", f"--workdir={workdir}", "--num_samples=7", "--num_images=5", "--refinements=50")
+    assert "k = 7, q fitted in 50 steps" in fitted
+    loose, tight = (float(text.split(") ")[1].split()[0]) for text in (out, fitted))
+    assert tight > loose
+
+
+def test_picture_of_a_run_is_named_after_it(workdir, tmp_path):
+    out, _ = run("pictures.py", "--pictures=samples", f"--workdir={workdir}", f"--out_dir={tmp_path}")
+    assert out.strip() == str(tmp_path / "samples_spvae_mine_continuous_paper_h4_z2_validate_every=8_seed0.png")
+
+
+def test_the_libraries_own_log_is_quiet_unless_asked_for():
+    code = "import cli; from absl import logging; cli.run(lambda: logging.info('reading a file'))"
+    for flags, said in (([], False), (["--verbosity=0"], True)):
+        done = subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT / "scripts", text=True,
+                              capture_output=True)
+        assert done.returncode == 0 and ("reading a file" in done.stderr) == said, done.stderr
+
+
+def test_scripts_start_without_matplotlib():
+    """Keras would import it, half a second long; what is drawn later needs it all the same."""
+    code = "import cli, sys; assert 'matplotlib' not in sys.modules; import matplotlib.pyplot"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", check=True)
+    loaded = "import matplotlib as m, matplotlib.figure, cli, sys; assert sys.modules['matplotlib'] is m"
+    subprocess.run([sys.executable, "-c", loaded], cwd=ROOT / "scripts", check=True)
+
+
+def test_help_has_an_example():
+    for script in sorted(p.name for p in (ROOT / "scripts").glob("*.py") if p.name != "cli.py"):
+        assert "\nExample" in (ROOT / "scripts" / script).read_text(), script
+    out, _ = run("reproduce_table1.py", "--help", expect=1)  # absl's status
+    assert "--preset" in out and "Example" in out
+
+
+MNIST = "--config=configs/table1.py:mnist_sample/continuous/spvae"
+BAD = {  # flags of scripts/train.py, and a word that the one line must hold
+    "unknown model": (["--config=configs/table1.py:mnist_sample/continuous/gan"], "gan"),
+    "unknown data set": (["--config=configs/table1.py:mnits/continuous/vae"], "mnits"),
+    "unknown likelihood": (["--config=configs/table1.py:mnist_sample/normal/vae"], "normal"),
+    "unknown key": ([MNIST, "--config.hiden_units=3"], "hiden_units"),
+    "wrong type": ([MNIST, "--config.hidden_units=many"], "many"),
+    "no such file": (["--config=configs/nothing.py"], "nothing.py"),
+    "unknown flag": ([MNIST, "--hidden_units=3"], "hidden_units"),
+    "left-over word": ([MNIST, "spvae"], "spvae"),
+    "delta too large": ([MNIST, "--config.delta=29"], "29"),
+    "unknown protocol": ([MNIST, "--config.protocol=new"], "new"),
+    "no images left": ([MNIST, "--config.train_fraction=0.00001"], "train_fraction"),
+    "truncated npz": ([CELL.format("truncated.npz", "vae")], "truncated.npz"),
+    "values outside": ([CELL.format("outside.npz", "vae")], "x_test"),
+    "NaN pixels": ([CELL.format("nan.npz", "vae")], "x_train"),
+    "missing npz": ([CELL.format("none.npz", "vae")], "none.npz"),
+    "unwritable folder": ([MNIST, "--config.max_batches=1", "--workdir=outside.npz/run"], "outside.npz"),
+}
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory):
+    """The outcome of every bad command, two at a time: {case: (status, standard error)}, and the folder."""
+    folder = tmp_path_factory.mktemp("bad")
+    arrays = {name: np.random.default_rng(0).random([8, 8, 8]) for name in ("x_train", "x_validation", "x_test")}
+    np.savez(folder / "truncated.npz", **arrays)
+    (folder / "truncated.npz").write_bytes((folder / "truncated.npz").read_bytes()[:2000])
+    np.savez(folder / "outside.npz", **arrays | {"x_test": arrays["x_test"] + 1})
+    np.savez(folder / "nan.npz", **arrays | {"x_train": np.full([8, 8, 8], np.nan)})
+
+    def attempt(case):
+        flags = [flag.replace("=configs", f"={ROOT}/configs") for flag in BAD[case][0]]
+        flags = flags if "--workdir" in flags[-1] else [*flags, f"--workdir={case.replace(' ', '_')}"]
+        done = subprocess.run([sys.executable, ROOT / "scripts" / "train.py", *flags], cwd=folder, text=True,
+                              capture_output=True, timeout=300)
+        return done.returncode, done.stderr
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(BAD, pool.map(attempt, BAD))), folder
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_writes_nothing(case, refusals):
+    outcomes, folder = refusals
+    status, err = outcomes[case]
+    lines = err.strip().splitlines()
+    assert status == 2 and len(lines) == 1 and lines[0].startswith("error: ") and BAD[case][1] in lines[0], err
+    assert sorted(p.name for p in folder.iterdir()) == ["nan.npz", "outside.npz", "truncated.npz"]
+
+
+def test_damaged_and_foreign_workdirs_are_refused(workdir, images, tmp_path):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(workdir, damaged)
+    checkpoint = damaged / "checkpoint.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    _, err = run("evaluate.py", f"--workdir={damaged}", expect=2)
+    assert "damaged" in err and len(err.strip().splitlines()) == 1
+    before = (workdir / "log.csv").read_text()
+    _, err = run("train.py", CELL.format(images, "spvae"), *TINY, "--config.seed=1", f"--workdir={workdir}", expect=2)
+    assert "seed" in err and (workdir / "log.csv").read_text() == before
+
+
+TABLE = ["--preset=mini", "--models=SPVAE,VAE", "--likelihoods=discrete", "--max_batches=128", "--num_samples=10",
+         "--num_images=20"]
+
+
+def rows_of(folder):
+    return list(csv.DictReader((folder / "paper" / "table1.csv").open()))
+
+
+def test_table1_killed_and_started_again_has_each_run_once(images, tmp_path):
+    command = [sys.executable, "scripts/reproduce_table1.py", *TABLE, "--datasets=mnist_sample",
+               f"--results_dir={tmp_path}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    table = tmp_path / "paper" / "table1.csv"
+    deadline = time.monotonic() + 300
+    while (not table.exists() or not rows_of(tmp_path)) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(rows_of(tmp_path)) == 1
+    out = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=300)
+    assert out.returncode == 0, out.stderr
+    assert "already there" in out.stdout and "(-1532)" in out.stdout
+    assert [row["model"] for row in rows_of(tmp_path)] == ["SPVAE", "VAE"]
+    assert {row["num_samples"] for row in rows_of(tmp_path)} == {"10"}
+
+
+def test_table1_goes_on_after_a_cell_that_failed(images, tmp_path):
+    script = ["bash", "scripts/reproduce_table1.sh", *TABLE, f"--datasets={tmp_path / 'none.npz'},{images}",
+              "--models=VAE", f"--results_dir={tmp_path / 'results'}"]
+    done = subprocess.run(script, cwd=ROOT, text=True, capture_output=True, timeout=300,
+                          env=os.environ | {"PYTHON": sys.executable})
+    assert done.returncode == 1
+    assert "failed: vae-npz_none" in done.stderr and "1 of 2 runs done" in done.stdout
+    assert [row["dataset"] for row in rows_of(tmp_path / "results")] == ["mine"]
+
+
+def test_table1_refuses_results_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    _, err = run("reproduce_table1.py", *TABLE, f"--results_dir={tmp_path / 'file'}", expect=2)
+    assert len(err.strip().splitlines()) == 1 and "cannot write" in err
+
+
+def test_table2(tmp_path):
+    out, _ = run("reproduce_table2.py", f"--results_dir={tmp_path}")
+    rows = list(csv.DictReader((tmp_path / "table2.csv").open()))
+    assert len(rows) == 24 and all(int(row["params"]) // 1000 == int(row["paper_kparams"]) for row in rows)
+    assert "3,288,224 (3288k)" in out
+
+
+@pytest.mark.slow
+def test_benchmark(tmp_path):
+    """Ratios first, every kind of figure in the JSON; not how long anything takes."""
+    out, _ = run("benchmark.py", "--models=SPVAE,VAE", "--likelihoods=discrete", "--repeats=1",
+                 f"--json={tmp_path / 'b.json'}")
+    assert out.index("SPVAE / VAE") < out.index("step ms")
+    cells = json.loads((tmp_path / "b.json").read_text())["cells"]
+    assert [cell["model"] for cell in cells] == ["SPVAE", "VAE"]
+    for cell in cells:
+        kinds = {"step", "validation", "evaluation", "inpainting"} | ({"plain"} if cell["model"] == "SPVAE" else set())
+        assert kinds == set(cell["compile"]) and all(cell[kind]["median"] > 0 for kind in kinds)
+        repeated = [cell["compile"][kind] for kind in kinds & {"step", "plain"}]
+        assert all(seconds["max"] > seconds["min"] > seconds["max"] / 10 for seconds in repeated)  # compiled each time
+        assert cell["start"] > 0 and cell["step_floor"]["sum"] > 0 and cell["evaluation_floor"]["sum"] > 0
+
+
+def test_benchmark_counts_its_stages(monkeypatch):
+    """The bar ends where it said it would, whatever models and kinds are asked for."""
+    bars = []
+
+    def bar(**kwargs):
+        bars.append(tqdm(**kwargs | dict(disable=False, file=io.StringIO())))
+        return bars[-1]
+
+    def contender(*_):
+        return {kind: benchmark.Timing(lambda: None) for kind in benchmark.TIMED if kind != "plain"} | {"trainer": None}
+
+    monkeypatch.setattr(benchmark, "tqdm", bar)
+    monkeypatch.setattr(benchmark, "_contender", contender)
+    monkeypatch.setattr(benchmark, "plain_step_timing", lambda trainer: benchmark.Timing(lambda: None))
+    monkeypatch.setattr(benchmark, "_floors", lambda *_: {})
+    monkeypatch.setattr(benchmark, "alone", lambda *_: {})
+    for models, kinds, stages in ((["SPVAE", "VAE"], benchmark.KINDS, 2 * (5 + 4 + 2 * (2 + 1) + 5 + 2 * 2)),
+                                  (["VAE"], ("plain", "floors"), 2 * (1 + 1 + 1))):
+        benchmark.run(models, repeats=1, kinds=kinds)
+        assert bars[-1].n == bars[-1].total == stages
+
+
+def test_benchmark_imports_what_training_imports():
+    """Starts are measured in a process that has imported the benchmark, so that it must not be slow to import."""
+    code = "import sys, spvae_tf.benchmark; assert 'tensorflow_probability' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_benchmark_of_some_kinds(tmp_path):
+    out, _ = run("benchmark.py", "--models=VAE", "--likelihoods=discrete", "--repeats=1", "--kinds=validation",
+                 f"--json={tmp_path / 'b.json'}")
+    cell, = json.loads((tmp_path / "b.json").read_text())["cells"]
+    assert set(cell) == {"model", "likelihood", "validation_images", "step", "validation", "compile"}
+    assert cell["validation_images"] == 10_000  # as many as are said to be, not the 1,000 of the sample
+    header, row = out[out.index("step ms") - 24:].splitlines()[:2]
+    assert len(row) == len(header) and row.count("–") == 7, out  # one stands between min and max
+    _, err = run("benchmark.py", "--kinds=speed", expect=2)
+    assert err == ("error: kind is 'speed'; it must be one of step, validation, evaluation, inpainting, plain, "
+                   "compile, floors, alone\n")

@@ -1,0 +1,404 @@
+"""The data sets: grey, scaling, noise, splits, the embedded samples, and what a wrong file is told."""
+
+import fractions
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from spvae_tf.errors import InputError
+from spvae_tf.training import data
+
+ROOT = pathlib.Path(__file__).parents[2]
+SAMPLES = ("mnist_sample", "cifar10_sample")
+
+
+@pytest.fixture
+def real_data_dir():
+    if "SPVAE_DATA_DIR" not in os.environ:
+        pytest.skip("SPVAE_DATA_DIR is not set")
+    return os.environ["SPVAE_DATA_DIR"]
+
+
+def write_npz(folder, **changes):
+    """Writes images.npz with 20 / 6 / 5 random images of 4×6 pixels; a change to None drops an array."""
+    rng = np.random.default_rng(0)
+    counts = {"train": 20, "validation": 6, "test": 5}
+    arrays = {f"x_{split}": rng.integers(0, 256, (count, 4, 6), np.uint8) for split, count in counts.items()}
+    arrays = {key: array for key, array in (arrays | changes).items() if array is not None}
+    np.savez(folder / "images.npz", **arrays)
+    return folder / "images.npz"
+
+
+def refusal(*args, **kwargs):
+    """Returns the one line with which load_dataset refuses its arguments."""
+    with pytest.raises(InputError) as error:
+        data.load_dataset(*args, **kwargs)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# --- grey, scaling, rounding, noise
+
+
+def test_luma_is_pillows():
+    image = pytest.importorskip("PIL.Image")
+    rgb = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    rgb[0, :8] = np.array(np.meshgrid([0, 255], [0, 255], [0, 255])).reshape(3, 8).T
+    np.testing.assert_array_equal(data.luma(rgb), np.asarray(image.fromarray(rgb).convert("L")))
+
+
+def test_luma_fixed_point_formula():
+    rgb = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [7, 7, 7], [1, 2, 3]], np.uint8)
+    grey = [(r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16 for r, g, b in rgb.tolist()]
+    assert data.luma(rgb).tolist() == grey == [76, 150, 29, 255, 7, 2]
+    assert data.luma(rgb).dtype == np.uint8
+
+
+def test_luma_of_floats():
+    grey = data.luma(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.25, 1]]))
+    assert grey.dtype == np.float32
+    np.testing.assert_allclose(grey, [0.299, 0.587, 0.114, 0.1495 + 0.14675 + 0.114], rtol=1e-6)
+
+
+def test_min_max_scale():
+    x = np.array([[2, 4, 6], [5, 5, 5], [0, 255, 51]], np.float32)
+    np.testing.assert_array_equal(data.min_max_scale(x), np.float32([[0, 0.5, 1], [0, 0, 0], [0, 1, 0.2]]))
+
+
+def test_rounding_is_exact_for_every_8_bit_pixel():
+    """rint(255 a / r) for all pixels a of all brightness ranges r, ties to even, in rational arithmetic."""
+    for r in range(1, 256):
+        image = np.arange(r + 1, dtype=np.uint8).reshape(1, 1, -1)
+        expected = [round(fractions.Fraction(255 * a, r)) for a in range(r + 1)]
+        np.testing.assert_array_equal(data.preprocess(image, "discrete")[0], np.float32(expected) / 255)
+
+
+def test_noise_is_added_reflected_and_rescaled():
+    """Against the definition, pixel by pixel; many pixels near 0 and 1 leave [0, 1] and are reflected."""
+    images = np.array([[[0, 2], [253, 255]], [[0, 128], [1, 255]]] * 50, np.uint8)
+    noise = np.random.default_rng(3).standard_normal((100, 4), np.float32)
+    below = above = 0
+    noisy = data.preprocess(images, "continuous", rng=np.random.default_rng(3))
+    for x, image, e in zip(noisy, images, noise):
+        values = []
+        for pixel, n in zip(image.ravel().tolist(), e.tolist()):
+            value = pixel / 255 + n / 255
+            below, above = below + (value < 0), above + (value > 1)
+            values.append(-value if value < 0 else 2 - value if value > 1 else value)
+        expected = [(v - min(values)) / (max(values) - min(values)) for v in values]
+        np.testing.assert_allclose(x, expected, atol=1e-6)
+    assert below > 40 and above > 40
+
+
+def test_noise_has_standard_deviation_one_255th():
+    """Of equal pixels within an image; the second scaling stretches it by less than 1 %."""
+    images = np.full((200, 30, 30), 128, np.uint8)
+    images[:, 0, 0], images[:, -1, -1] = 0, 255
+    noisy = data.preprocess(images, "continuous", rng=np.random.default_rng(0))
+    assert noisy[:, 1:-1].std(axis=1).mean() * 255 == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_embedded_sample(name):
+    sizes = {"mnist_sample": ((6000, 1000, 1000), (28, 28)), "cifar10_sample": ((2400, 500, 500), (32, 32))}
+    counts, shape = sizes[name]
+    discrete, continuous = (data.load_dataset(name, likelihood) for likelihood in ("discrete", "continuous"))
+    for dataset in (discrete, continuous):
+        assert (dataset.name, dataset.image_shape) == (name, shape)
+        for split, count in zip(data.SPLITS, counts):
+            x, y = getattr(dataset, split), getattr(dataset, f"{split}_labels")
+            assert x.shape == (count, shape[0] * shape[1]) and x.dtype == np.float32
+            assert (x.min(axis=1) == 0).all() and (x.max(axis=1) == 1).all()
+            assert y.shape == (count,) and y.dtype == np.int64 and set(y) == set(range(10))
+    for split in data.SPLITS:
+        x, noisy = getattr(discrete, split), getattr(continuous, split)
+        np.testing.assert_array_equal(x, np.rint(x * 255).astype(np.float32) / np.float32(255))
+        assert len(np.unique(noisy[:, 300])) > 0.98 * len(noisy)  # no pixel value repeats across images
+        assert 0 < np.abs(noisy - x).max() < 12 / 255
+    rows = np.concatenate([discrete.train, discrete.validation, discrete.test])
+    assert len(np.unique(rows, axis=0)) == len(rows)  # no image twice, none in two splits
+
+
+def test_embedded_files_are_small():
+    assert sum((data.EMBEDDED_DIR / f"{name}.npz").stat().st_size for name in SAMPLES) <= 5_000_000
+
+
+def test_mnist_sample_shows_digits():
+    """Nearest class mean is a weak classifier of real digits and useless on anything else."""
+    dataset = data.load_dataset("mnist_sample", "discrete")
+    means = np.stack([dataset.train[dataset.train_labels == k].mean(axis=0) for k in range(10)])
+    nearest = ((dataset.test[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)
+    assert (nearest == dataset.test_labels).mean() > 0.75
+
+
+# --- seeds and subsets
+
+
+def test_seed_decides_order_and_noise():
+    first, again, other = (data.load_dataset("cifar10_sample", "continuous", seed=seed) for seed in (0, 0, 1))
+    for split in data.SPLITS:
+        np.testing.assert_array_equal(getattr(first, split), getattr(again, split))
+        assert not np.array_equal(getattr(first, split), getattr(other, split))
+    np.testing.assert_array_equal(first.test_labels, other.test_labels)
+    assert not np.array_equal(first.train_labels, other.train_labels)
+    np.testing.assert_array_equal(np.sort(first.train_labels), np.sort(other.train_labels))
+
+
+def test_noise_of_the_splits_is_independent(tmp_path):
+    image = np.arange(24, dtype=np.uint8).reshape(1, 4, 6).repeat(2, axis=0)
+    path = write_npz(tmp_path, x_train=image, x_validation=image, x_test=image)
+    dataset = data.load_dataset(path, "continuous")
+    rows = np.concatenate([dataset.train, dataset.validation, dataset.test])
+    assert len(np.unique(rows, axis=0)) == 6
+
+
+@pytest.mark.parametrize("likelihood", data.LIKELIHOODS)
+def test_training_subsets_are_nested(likelihood):
+    whole = data.load_dataset("cifar10_sample", likelihood)
+    for fraction, count in ((0.005, 12), (0.1, 240), (0.99999, 2400)):
+        part = data.load_dataset("cifar10_sample", likelihood, train_fraction=fraction)
+        np.testing.assert_array_equal(part.train, whole.train[:count])
+        np.testing.assert_array_equal(part.train_labels, whole.train_labels[:count])
+        np.testing.assert_array_equal(part.test, whole.test)
+
+
+def test_training_order_is_not_the_files(tmp_path):
+    """A file sorted by class still gives random subsets, and images keep their labels."""
+    images = np.arange(200, dtype=np.uint8).reshape(-1, 1, 1) * np.uint8([[[0, 1]]])
+    images = np.concatenate([images, np.full_like(images, 255)], axis=2)
+    path = write_npz(tmp_path, x_train=images, y_train=np.arange(200), x_validation=images, x_test=images)
+    dataset = data.load_dataset(path, "discrete", round_pixels=True)
+    np.testing.assert_allclose(dataset.train[:, 1] * 255, dataset.train_labels, atol=1e-4)
+    assert 60 < dataset.train_labels[:50].mean() < 140 and sorted(dataset.train_labels) == list(range(200))
+    np.testing.assert_allclose(dataset.test[:, 1] * 255, np.arange(200), atol=1e-4)
+
+
+# --- a user's .npz
+
+
+def test_npz_of_a_rectangle_without_labels(tmp_path):
+    path = write_npz(tmp_path)
+    dataset = data.load_dataset(str(path), "discrete")
+    assert (dataset.name, dataset.image_shape) == ("images", (4, 6))
+    assert [len(getattr(dataset, split)) for split in data.SPLITS] == [20, 6, 5]
+    assert dataset.train_labels is dataset.validation_labels is dataset.test_labels is None
+    expected = data.preprocess(np.load(path)["x_test"], "discrete")
+    np.testing.assert_array_equal(dataset.test, expected)
+
+
+def test_npz_layouts_agree(tmp_path):
+    """Grey as [n, H, W], [n, H, W, 1] and three equal channels, as integers of any width and as floats."""
+    grey = np.random.default_rng(0).integers(0, 256, (5, 4, 6))
+    expected = data.preprocess(grey.astype(np.uint8), "discrete")
+    for images in (grey[..., None], grey[..., None].repeat(3, axis=3), grey.astype(np.int16)):
+        dataset = data.load_dataset(write_npz(tmp_path, x_test=images), "discrete")
+        np.testing.assert_array_equal(dataset.test, expected)
+    for dtype in (np.float32, np.float64):
+        floats = (grey / 255).astype(dtype)
+        for images in (floats, floats[..., None], floats[..., None].repeat(3, axis=3)):
+            dataset = data.load_dataset(write_npz(tmp_path, x_test=images), "discrete", round_pixels=False)
+            np.testing.assert_allclose(dataset.test, data.min_max_scale(grey.reshape(5, -1) / 255), atol=1e-6)
+
+
+def test_round_pixels(tmp_path):
+    path = write_npz(tmp_path)
+    rounded, exact = (data.load_dataset(path, "discrete", round_pixels=r) for r in (None, False))
+    grey = np.load(path)["x_test"].reshape(5, -1).astype(np.float32)
+    np.testing.assert_array_equal(exact.test, data.min_max_scale(grey))
+    assert not np.array_equal(exact.test, rounded.test)
+    np.testing.assert_allclose(exact.test, rounded.test, atol=0.5 / 255 + 1e-6)
+
+
+RANDOM = np.random.default_rng(1).random((5, 4, 6))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"x_validation": None}, ["'x_validation' is missing", "x_test"]),
+        ({"x_test": np.zeros((5, 24), np.uint8)}, ["'x_test'", "(5, 24)"]),
+        ({"x_test": np.zeros((5, 4, 6, 2), np.uint8)}, ["'x_test'", "(5, 4, 6, 2)"]),
+        ({"x_test": np.zeros((5, 6, 4), np.uint8)}, ["'x_test'", "(6, 4)", "(4, 6)"]),
+        ({"x_train": np.zeros((0, 4, 6), np.uint8)}, ["'x_train'", "empty", "(0, 4, 6)"]),
+        ({"x_test": np.where(RANDOM > 0.9, np.nan, RANDOM)}, ["'x_test'", "NaN"]),
+        ({"x_test": np.where(RANDOM > 0.9, np.inf, RANDOM)}, ["'x_test'", "infinite"]),
+        ({"x_test": np.where(RANDOM > 0.9, 1.5, 0.25)}, ["'x_test'", "from 0.25 to 1.5", "[0, 1]"]),
+        ({"x_test": np.where(RANDOM > 0.9, -0.5, 0.25)}, ["'x_test'", "from -0.5 to 0.25", "[0, 1]"]),
+        ({"x_test": np.where(RANDOM > 0.9, 256, 3)}, ["'x_test'", "from 3 to 256", "0..255"]),
+        ({"x_test": np.where(RANDOM > 0.9, -1, 3)}, ["'x_test'", "from -1 to 3", "0..255"]),
+        ({"x_test": RANDOM > 0.5}, ["'x_test'", "bool"]),
+        ({"x_test": np.full((5, 4, 6), None)}, ["'x_test'", "allow_pickle"]),
+        ({"y_train": np.arange(19)}, ["'y_train'", "(19,)", "(20,)"]),
+        ({"y_test": np.zeros((5, 10), int)}, ["'y_test'", "(5, 10)", "(5,)"]),
+        ({"y_test": np.zeros(5)}, ["'y_test'", "float64"]),
+    ],
+)
+def test_npz_refused(tmp_path, changes, words):
+    message = refusal(write_npz(tmp_path, **changes), "discrete")
+    assert "images.npz" in message
+    for word in words:
+        assert word in message
+
+
+def test_npz_unreadable(tmp_path):
+    path = write_npz(tmp_path)
+    whole = path.read_bytes()
+    assert "no such file" in refusal(tmp_path / "none.npz", "discrete")
+    assert "images.npz" in refusal(tmp_path / "images.npz" / "inner.npz", "discrete")
+    for contents in (b"", b"text", whole[:100], whole[: len(whole) // 2]):
+        path.write_bytes(contents)
+        assert "images.npz" in refusal(path, "discrete")
+    damaged = bytearray(whole)
+    damaged[200] ^= 255  # inside x_train: the archive opens, its checksum fails
+    path.write_bytes(damaged)
+    assert "'x_train' cannot be read" in refusal(path, "discrete")
+    with open(path, "wb") as file:
+        np.save(file, np.zeros((5, 4, 6)))
+    assert "single array" in refusal(path, "discrete")
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan"), float("inf"), "0.5", None])
+def test_bad_train_fraction(fraction):
+    assert f"train_fraction is {fraction!r}" in refusal("mnist_sample", "discrete", train_fraction=fraction)
+
+
+def test_bad_arguments(tmp_path):
+    assert "keeps none of 20" in refusal(write_npz(tmp_path), "discrete", train_fraction=0.02)
+    assert "likelihood is 'binary'" in refusal("mnist_sample", "binary")
+    assert "data set is 'minst'" in refusal("minst", "discrete")
+    assert "data set is None" in refusal(None, "discrete")
+    for seed in (-1, 0.5, None):
+        assert f"seed is {seed!r}" in refusal("mnist_sample", "discrete", seed=seed)
+    for name in data.OFFICIAL_SIZES:
+        message = refusal(name, "discrete", data_dir=tmp_path)
+        assert str(tmp_path) in message and repr(name) in message
+
+
+# --- TensorFlow Datasets
+
+
+def test_import_is_light():
+    """The module itself imports neither TensorFlow nor TFDS (the package's other modules left aside)."""
+    code = (
+        "import sys, types; package = types.ModuleType('spvae_tf'); package.__path__ = ['spvae_tf'];"
+        "sys.modules['spvae_tf'] = package; from spvae_tf.training import data;"
+        "data.load_dataset('cifar10_sample', 'continuous');"
+        "assert not {'tensorflow', 'tensorflow_datasets', 'PIL', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+SVHN_SIZES = {"train": 30, "test": 15, "extra": 200}
+
+
+@pytest.fixture(params=[1, 4])
+def svhn(request, tmp_path, monkeypatch):
+    """Small .mat files, made a TFDS data set of 1 or 4 files per split by TFDS's own builder and writer."""
+    scipy_io = pytest.importorskip("scipy.io")
+    tfds = pytest.importorskip("tensorflow_datasets")
+    from tensorflow_datasets.datasets.svhn_cropped import svhn_cropped_dataset_builder
+
+    rng = np.random.default_rng(0)
+    mats = {}
+    for split, count in SVHN_SIZES.items():
+        mats[split] = {
+            "X": rng.integers(0, 256, (32, 32, 3, count), np.uint8),
+            "y": rng.integers(1, 11, (count, 1), np.uint8),
+        }
+        scipy_io.savemat(tmp_path / f"{split}.mat", mats[split])
+    builder = svhn_cropped_dataset_builder.Builder(data_dir=tmp_path / "tensorflow_datasets")
+    monkeypatch.setattr(
+        tfds.download.DownloadManager, "download", lambda self, urls: {s: tmp_path / f"{s}.mat" for s in urls}
+    )
+    config = tfds.download.DownloadConfig(num_shards=request.param, try_download_gcs=False)
+    builder.download_and_prepare(download_config=config)
+    monkeypatch.setitem(data.OFFICIAL_SIZES, "svhn_cropped", SVHN_SIZES)
+    monkeypatch.setitem(data.NUM_VALIDATION, "svhn_cropped", 50)
+    return tmp_path, mats
+
+
+def test_svhn_through_tfds(svhn):
+    """Validation is the first images of extra_32x32.mat in that file's order; nothing is rounded."""
+    folder, mats = svhn
+    exact = {}
+    for split, mat in mats.items():
+        grey = data.luma(np.moveaxis(mat["X"], -1, 0)).reshape(-1, 1024).astype(np.float32)
+        exact[split] = data.min_max_scale(grey), mat["y"][:, 0] % 10
+
+    dataset = data.load_dataset("svhn_cropped", "discrete", data_dir=folder)
+    assert (dataset.name, dataset.image_shape) == ("svhn_cropped", (32, 32))
+    np.testing.assert_array_equal(dataset.validation, exact["extra"][0][:50])
+    np.testing.assert_array_equal(dataset.validation_labels, exact["extra"][1][:50])
+    for split in ("train", "test"):
+        images, labels = getattr(dataset, split), getattr(dataset, f"{split}_labels")
+        expected = {row.tobytes(): label for row, label in zip(*exact[split])}
+        assert {row.tobytes(): label for row, label in zip(images, labels)} == expected
+
+    prepared = folder / "tensorflow_datasets"
+    half = data.load_dataset("svhn_cropped", "discrete", data_dir=prepared, train_fraction=0.5)
+    np.testing.assert_array_equal(half.train, dataset.train[:15])
+    rounded = data.load_dataset("svhn_cropped", "discrete", data_dir=folder, round_pixels=True)
+    np.testing.assert_array_equal(rounded.test, np.rint(dataset.test * 255) / np.float32(255))
+
+
+def test_svhn_refused(svhn, monkeypatch):
+    folder, _ = svhn
+    monkeypatch.setattr(data, "OFFICIAL_SIZES", {"svhn_cropped": SVHN_SIZES | {"extra": 531_131}})
+    message = refusal("svhn_cropped", "discrete", data_dir=folder)
+    for word in ("'svhn_cropped'", "'extra'", "200", "531131"):
+        assert word in message
+    monkeypatch.setattr(data, "OFFICIAL_SIZES", {"svhn_cropped": SVHN_SIZES | {"other": 7}})
+    assert "'other' has 0 images" in refusal("svhn_cropped", "discrete", data_dir=folder)
+    monkeypatch.setattr(data, "OFFICIAL_SIZES", {"svhn_cropped": SVHN_SIZES})
+    for file in (folder / "tensorflow_datasets").glob("*/*/svhn_cropped-extra*"):
+        file.write_bytes(file.read_bytes()[:1000])
+    assert "'svhn_cropped' cannot be loaded by TFDS" in refusal("svhn_cropped", "discrete", data_dir=folder)
+
+
+def test_first_in_file_order_goes_by_id():
+    tf = pytest.importorskip("tensorflow")
+    places = np.random.default_rng(0).permutation(20)
+    examples = tf.data.Dataset.from_tensor_slices({"id": [f"extra_{i:06d}" for i in places], "value": places})
+    first = list(data.first_in_file_order(examples, "extra", 5).as_numpy_iterator())
+    assert [example["value"] for example in first] == [0, 1, 2, 3, 4]
+    with pytest.raises(InputError, match="extra_000000"):
+        data.first_in_file_order(examples.filter(lambda example: example["value"] != 3), "extra", 5)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_official_data(name, real_data_dir):
+    num_train, side = {"mnist": (50_000, 28), "cifar10": (40_000, 32)}[name]
+    dataset = data.load_dataset(name, "discrete", data_dir=real_data_dir)
+    assert dataset.image_shape == (side, side)
+    assert [len(getattr(dataset, split)) for split in data.SPLITS] == [num_train, 10_000, 10_000]
+    labels = np.concatenate([dataset.train_labels, dataset.validation_labels])
+    if name == "cifar10":
+        assert np.bincount(labels).tolist() == [5000] * 10
+    else:
+        assert np.bincount(labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    for split in data.SPLITS:
+        x = getattr(dataset, split)
+        assert (x.min(axis=1) == 0).all() and (x.max(axis=1) == 1).all()
+        np.testing.assert_array_equal(x, np.rint(x * 255) / np.float32(255))
+
+
+@pytest.mark.realdata
+def test_embedded_samples_are_rebuilt(real_data_dir, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    path = ROOT / "scripts" / "build_embedded_sample.py"
+    spec = importlib.util.spec_from_file_location("build_embedded_sample", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for name in script.COUNTS:
+        built = script.sample(name, real_data_dir, seed=0)
+        with np.load(data.EMBEDDED_DIR / f"{name}_sample.npz") as shipped:
+            assert sorted(shipped) == sorted(built)
+            for key, array in built.items():
+                assert array.dtype == shipped[key].dtype == np.uint8
+                np.testing.assert_array_equal(array, shipped[key])
