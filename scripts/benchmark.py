@@ -11,10 +11,9 @@ import json
 
 from absl import flags
 
-from spvae_tf import benchmark
+from spvae_tf import benchmark, files
 from spvae_tf import spvae as model
 from spvae_tf.reproduction import plots as figures
-from spvae_tf.training import checkpoint
 
 _MODELS = flags.DEFINE_list("models", list(model.MODELS), "Models.")
 _LIKELIHOODS = flags.DEFINE_list("likelihoods", ["continuous", "discrete"], "continuous, discrete.")
@@ -33,7 +32,7 @@ def main():
         report["scaling"] = benchmark.scaling()
         figures.scaling(report["scaling"], _PLOT.value)
     if _JSON.value:
-        checkpoint.write_text(_JSON.value, json.dumps(report, indent=1) + "\n")
+        files.write_text(_JSON.value, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

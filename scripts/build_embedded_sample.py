@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from spvae_tf import infer as answers
+from spvae_tf import files
 from spvae_tf.training import data
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; downloads when not given.")
@@ -49,7 +49,7 @@ def sample(name, data_dir, seed):
 def main():
     for name in COUNTS:
         path = pathlib.Path(_OUT_DIR.value) / f"{name}_sample.npz"
-        answers.write_arrays(path, **sample(name, _DATA_DIR.value, _SEED.value))
+        files.write_npz(path, **sample(name, _DATA_DIR.value, _SEED.value))
         print(f"{path}: {path.stat().st_size:,} bytes")
 
 

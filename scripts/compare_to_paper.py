@@ -13,9 +13,9 @@ import sys
 
 from absl import flags
 
+from spvae_tf import files
 from spvae_tf.reproduction import compare
 from spvae_tf.reproduction import table1 as tables
-from spvae_tf.training import records as results
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released", "Folder with table1.csv, of one protocol.")
 _CHECK = flags.DEFINE_bool("check", False, "Exit with status 1 when a cell that was run, or a size, disagrees.")
@@ -35,7 +35,7 @@ def main():
     print("\nTable 2: parameters\n")
     print(compare.aligned(compare.table2_lines(sizes := tables.table2())))
     if _CSV.value:
-        results.write_table(_CSV.value, compared, compare.FIELDS)
+        files.write_table(_CSV.value, compared, compare.FIELDS)
     wrong = compare.disagreements(compared) + compare.table2_disagreements(sizes)
     if _CHECK.value:
         for line in wrong:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from absl import flags
 
+from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import report as results_page
-from spvae_tf.training import checkpoint
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results", "Folder with released/, paper/ and svhn_subset/.")
 _PAGE = flags.DEFINE_string("page", "RESULTS.md", "The page; what stands between its marks is replaced.")
@@ -26,7 +26,7 @@ def main():
             raise InputError(f"there is no page {name}")
         filled[name] = results_page.fill(Path(name).read_text(encoding="utf-8"), blocks_of(_RESULTS_DIR.value))
     for name, text in filled.items():
-        checkpoint.write_text(name, text)
+        files.write_text(name, text)
         print(name)
     print(*results_page.plot(_RESULTS_DIR.value, _FIGURES.value), sep="\n")
 

@@ -1,42 +1,31 @@
-"""The one exception a user of the library has to know, and the checks that raise it most."""
+"""The one exception that a user of the library has to know, and the checks that raise it most."""
 
 import numbers
+import reprlib
 
 
 class InputError(ValueError):
-    """Something handed in from outside is wrong: a flag, a config, a file, an array or a graph.
+    """Something handed in from outside is wrong: a flag, a configuration, a file, an array or a graph.
 
-    The message is one line that names what is wrong, its value, and what is allowed; the scripts print it
-    and exit with status 2.
+    The message is one line: what is wrong, its value, and what is allowed. The scripts print it and exit with status 2.
     """
 
 
-def check_count(name, value):
-    """Refuses what is not a positive integer.
-
-    Args:
-      name: of the argument, for the message.
-      value: anything.
-
-    Returns:
-      The value as int, whatever NumPy's kind of integer it was.
-
-    Raises:
-      InputError: when the value is no integer or below 1.
-    """
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {value!r}; it must be an integer of at least 1")
+def check_integer(name, value, low=1, high=None):
+    """The value as int, whatever its kind of integer; raises InputError unless it is one and low ≤ value ≤ high."""
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or value < low or (high is not None and value > high):
+        allowed = f"of at least {low}" if high is None else f"in {low}..{high}"
+        raise InputError(f"{name} is {short(value)}; it must be an integer {allowed}")
     return int(value)
 
 
-def check_seed(seed):
-    """Refuses what cannot be a seed.
+def check_choice(name, value, allowed):
+    """Raises InputError unless the value is one of the allowed names."""
+    if value not in allowed:
+        raise InputError(f"{name} is {short(value)}; it must be one of {', '.join(allowed)}")
 
-    Args:
-      seed: anything.
 
-    Raises:
-      InputError: when the seed is no integer or negative.
-    """
-    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool) or seed < 0:
-        raise InputError(f"seed is {seed!r}; it must be an integer of at least 0")
+def short(value):
+    """A repr on one line, cut off in the middle where it is long."""
+    return " ".join(reprlib.repr(value).split())

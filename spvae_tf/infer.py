@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from spvae_tf.errors import InputError
-from spvae_tf.training import checkpoint, data
-from spvae_tf.training import records as results
+from spvae_tf.files import read_npz, write_atomically, write_npz, write_table
+from spvae_tf.training import data
 
 HIDDEN_HALVES = ("left", "right", "top", "bottom")
 GAP, SCALE = 2, 3  # of grids: white pixels between pictures, screen pixels per pixel
@@ -49,7 +49,7 @@ def read_images(path, image_shape, likelihood, round_pixels=True, seed=0, mask=N
             raise InputError(f"{path} has images of several sizes, as {' and '.join(f.name for f in shapes.values())}")
         images, names = np.stack(read), [file.name for file in files]
     else:
-        images = data.read_npz(path, ["x"])["x"]
+        images = read_npz(path, ["x"])["x"]
         names = [str(number) for number in range(len(images))] if images.ndim else []
     if images.ndim >= 3 and images.shape[1:3] != tuple(image_shape):
         raise InputError(f"{path} has images of {images.shape[1]}×{images.shape[2]} pixels; "
@@ -95,7 +95,7 @@ def read_mask(mask, count, image_shape):
                 "top": np.s_[:height // 2], "bottom": np.s_[height // 2:]}[mask]
         observed[half] = False
     elif str(mask).endswith(".npz"):
-        observed = data.read_npz(mask, ["observed"])["observed"]
+        observed = read_npz(mask, ["observed"])["observed"]
         if observed.dtype != bool or observed.shape not in ((height, width), (count, height, width)):
             raise InputError(f"{mask}: array 'observed' is {observed.dtype} of shape {observed.shape}; it must be bool "
                              f"of shape {(height, width)} or {(count, height, width)}")
@@ -105,15 +105,6 @@ def read_mask(mask, count, image_shape):
 
 
 # --- out
-
-
-def write_arrays(path, **arrays):
-    """Writes an .npz atomically."""
-    def write(temporary):
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **{name: np.asarray(a) for name, a in arrays.items()})
-
-    checkpoint.write_atomically(path, write)
 
 
 def write_grid(path, rows):
@@ -129,7 +120,7 @@ def write_grid(path, rows):
     grid = np.concatenate(np.concatenate(rows, axis=1), axis=1)[:-GAP, :-GAP]  # [rows · H, columns · W, 3]
     pixels = np.rint(255 * np.clip(grid, 0, 1)).astype(np.uint8).repeat(SCALE, axis=0).repeat(SCALE, axis=1)
     png = tf.io.encode_png(pixels).numpy()
-    checkpoint.write_atomically(path, lambda temporary: temporary.write_bytes(png))
+    write_atomically(path, lambda temporary: temporary.write_bytes(png))
 
 
 def heat_colours(heat):
@@ -258,11 +249,11 @@ def posterior(model, out, x, names, num_samples, seed=0):
 
 def _write(out, name, arrays, pictures=None, columns=None):
     files = [Path(out) / f"{name}.npz"]
-    write_arrays(files[0], **arrays)
+    write_npz(files[0], **arrays)
     if pictures is not None:
         files.append(Path(out) / f"{name}.png")
         write_grid(files[-1], pictures)
     if columns is not None:
         files.append(Path(out) / f"{name}.csv")
-        results.write_table(files[-1], [dict(zip(columns, row)) for row in zip(*columns.values())], list(columns))
+        write_table(files[-1], [dict(zip(columns, row)) for row in zip(*columns.values())], list(columns))
     return files

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spvae_tf.errors import InputError, check_count, check_seed
+from spvae_tf.errors import InputError, check_integer
 from spvae_tf.model import experts as vae
 from spvae_tf.model import iwae
 from spvae_tf.model.likelihoods import get_likelihood
@@ -75,10 +75,10 @@ class SPVAE(Queries, keras.Model):
         super().__init__(**kwargs)
         check_policy(self.dtype_policy)
         for name, value in (("hidden_units", hidden_units), ("latent_dim", latent_dim)):
-            check_count(name, value)
+            check_integer(name, value)
         if architecture not in vae.ARCHITECTURES:
             raise InputError(f"architecture is {architecture!r}; it must be one of {', '.join(vae.ARCHITECTURES)}")
-        check_seed(seed)
+        check_integer("seed", seed, low=0)
         self.graph = RegionGraph.from_json(graph) if isinstance(graph, str) else graph
         self.image_shape = check_image_shape(image_shape)
         if math.prod(self.image_shape) != self.graph.num_variables:
@@ -321,9 +321,9 @@ class SPVAE(Queries, keras.Model):
         Returns:
           (log_prob [batch], nats per image; effective sample size of every leaf [batch, leaf regions, components]).
         """
-        num_samples = check_count("num_samples", num_samples)
+        num_samples = check_integer("num_samples", num_samples)
         if refinements != 0:
-            check_count("refinements", refinements)
+            check_integer("refinements", refinements)
         images = check_images(x, self.graph.num_variables, observed, self.variable_dtype)
 
         def query(x, observed, seed):

@@ -6,9 +6,7 @@ a region graph is complete and decomposable (section 2; Poon & Domingos, 2011).
 """
 
 import json
-import numbers
 import os
-import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, combinations, groupby, pairwise
@@ -17,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spvae_tf.errors import InputError
-from spvae_tf.training import checkpoint
+from spvae_tf import files
+from spvae_tf.errors import InputError, check_integer, short
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,13 @@ class Region:
     def __post_init__(self):
         scope = self.scope
         if not isinstance(scope, tuple) or not set(map(type, scope)) <= {int}:
-            raise InputError(f"the scope of a region must be a tuple of ints; got {_short(scope)}")
+            raise InputError(f"the scope of a region must be a tuple of ints; got {short(scope)}")
         if not scope:
             raise InputError("the scope of a region is empty; it must hold at least one pixel")
         if not all(map(lt, scope, scope[1:])):
             raise InputError(f"{self!r}: pixels must be strictly increasing (sorted, no duplicates)")
         if scope[0] < 0:
-            raise InputError(f"{self!r}: pixel {_short(scope[0])} is negative; pixels are counted from 0")
+            raise InputError(f"{self!r}: pixel {short(scope[0])} is negative; pixels are counted from 0")
 
     def __hash__(self):
         # Not of the whole scope: hashed often and long. The ends tell regions apart; equality decides.
@@ -51,8 +49,8 @@ class Region:
 
     def __repr__(self):
         if len(self.scope) <= 6:
-            return f"Region({_short(self.scope)})"
-        first, last = ", ".join(map(_short, self.scope[:3])), _short(self.scope[-1])
+            return f"Region({short(self.scope)})"
+        first, last = ", ".join(map(short, self.scope[:3])), short(self.scope[-1])
         return f"Region(({first}, ..., {last}): {len(self.scope)} pixels)"
 
 
@@ -74,10 +72,10 @@ class Partition:
 
     def __post_init__(self):
         if not isinstance(self.region, Region):
-            raise InputError(f"a partition splits a Region; got {_short(self.region)}")
+            raise InputError(f"a partition splits a Region; got {short(self.region)}")
         if not isinstance(self.children, tuple) or not all(isinstance(c, Region) for c in self.children):
             raise InputError(f"partition of {self.region}: children must be a tuple of Regions; "
-                             f"got {_short(self.children)}")
+                             f"got {short(self.children)}")
         if len(self.children) < 2:
             raise InputError(f"partition of {self.region}: at least 2 children are needed; "
                              f"got {len(self.children)}")
@@ -187,7 +185,7 @@ class RegionGraph:
         Raises:
             InputError: The file cannot be written.
         """
-        checkpoint.write_text(path, self.to_json() + "\n")
+        files.write_text(path, self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "RegionGraph":
@@ -250,8 +248,8 @@ def poon_domingos(height: int, width: int, delta: int) -> RegionGraph:
     Raises:
         InputError: An argument is not an int or out of range.
     """
-    height, width = _integer("height", height, 1), _integer("width", width, 1)
-    delta = _integer("delta", delta, 1, max(height, width))
+    height, width = check_integer("height", height, 1), check_integer("width", width, 1)
+    delta = check_integer("delta", delta, 1, max(height, width))
     rows, columns = [*range(0, height, delta), height], [*range(0, width, delta), width]
     regions = {(top, bottom, left, right): Region(_rectangle_scope(top, bottom, left, right, width))
                for top, bottom in combinations(rows, 2) for left, right in combinations(columns, 2)}
@@ -277,7 +275,7 @@ def single_region(num_variables: int) -> RegionGraph:
     Raises:
         InputError: The argument is not an int or out of range.
     """
-    return RegionGraph([Region(tuple(range(_integer("num_variables", num_variables, 1))))], [])
+    return RegionGraph([Region(tuple(range(check_integer("num_variables", num_variables, 1))))], [])
 
 
 def random_binary_trees(num_variables: int, depth: int, num_repetitions: int, seed: int) -> RegionGraph:
@@ -298,10 +296,10 @@ def random_binary_trees(num_variables: int, depth: int, num_repetitions: int, se
     Raises:
         InputError: An argument is not an int or out of range.
     """
-    num_variables = _integer("num_variables", num_variables, 2)
-    depth = _integer("depth", depth, 1, num_variables.bit_length() - 1)
-    num_repetitions = _integer("num_repetitions", num_repetitions, 1)
-    rng = np.random.default_rng(_integer("seed", seed, 0))
+    num_variables = check_integer("num_variables", num_variables, 2)
+    depth = check_integer("depth", depth, 1, num_variables.bit_length() - 1)
+    num_repetitions = check_integer("num_repetitions", num_repetitions, 1)
+    rng = np.random.default_rng(check_integer("seed", seed, 0))
     root = Region(tuple(range(num_variables)))
     partitions = set()
     for _ in range(num_repetitions):
@@ -326,7 +324,7 @@ def rectangle(region: Region, width: int) -> tuple[int, int, int, int] | None:
     Raises:
         InputError: The width is not an int or out of range.
     """
-    width = _integer("width", width, 1)
+    width = check_integer("width", width, 1)
     (top, left), (bottom, right) = divmod(region.scope[0], width), divmod(region.scope[-1], width)
     box = (top, left, bottom + 1 - top, right + 1 - left)
     fills = (len(region.scope) == box[2] * box[3]
@@ -362,7 +360,7 @@ def _check_regions(regions):
     seen = set()
     for region in regions:
         if not isinstance(region, Region):
-            raise InputError(f"the regions of a region graph must be Regions; got {_short(region)}")
+            raise InputError(f"the regions of a region graph must be Regions; got {short(region)}")
         if region in seen:
             raise InputError(f"{region} is given twice; each region must be given once")
         seen.add(region)
@@ -372,7 +370,7 @@ def _check_partitions(partitions, regions):
     seen = set()
     for partition in partitions:
         if not isinstance(partition, Partition):
-            raise InputError(f"the partitions of a region graph must be Partitions; got {_short(partition)}")
+            raise InputError(f"the partitions of a region graph must be Partitions; got {short(partition)}")
         for region in (partition.region, *partition.children):
             if region not in regions:
                 raise InputError(f"partition of {partition.region}: {region} is not a region of the graph")
@@ -401,18 +399,18 @@ def _partition_fault(partition, pixels):
     shared = next((pixel for pixel, following in pairwise(pixels) if pixel == following), None)
     if shared is not None:
         owners = [child for child in partition.children if shared in child.scope]
-        return f"is not decomposable: its children {_some(owners)} share pixel {_short(shared)}"
+        return f"is not decomposable: its children {_some(owners)} share pixel {short(shared)}"
     missing = sorted(set(partition.region.scope) - set(pixels))
     if missing:
-        return f"is not complete: no child covers its pixel {_short(missing[0])}"
+        return f"is not complete: no child covers its pixel {short(missing[0])}"
     outside = min(set(pixels) - set(partition.region.scope))
     owner = next(child for child in partition.children if outside in child.scope)
-    return f"is not complete: its child {owner} has pixel {_short(outside)}, which the region has not"
+    return f"is not complete: its child {owner} has pixel {short(outside)}, which the region has not"
 
 
 def _json_fields(value, what, keys):
     if not isinstance(value, dict) or set(value) != set(keys):
-        found = f"the keys {_short(list(value))}" if isinstance(value, dict) else _short(value)
+        found = f"the keys {short(list(value))}" if isinstance(value, dict) else short(value)
         raise InputError(f"{what} in JSON must be an object with exactly the keys {', '.join(keys)}; "
                          f"got {found}")
     return [value[key] for key in keys]
@@ -422,7 +420,7 @@ def _json_list(value, what, kind):
     """The value, when it is a list of `kind`."""
     if not isinstance(value, list) or not all(type(item) is kind for item in value):
         names = {list: "lists of pixels", dict: "objects", int: "region indices"}
-        raise InputError(f"{what} in JSON must be a list of {names[kind]}; got {_short(value)}")
+        raise InputError(f"{what} in JSON must be a list of {names[kind]}; got {short(value)}")
     return value
 
 
@@ -431,25 +429,11 @@ def _json_partition(value, regions):
     indices = _json_list([parent], '"region"', int) + _json_list(children, '"children"', int)
     for index in indices:
         if not 0 <= index < len(regions):
-            raise InputError(f"region index {_short(index)} in a partition is unknown; "
+            raise InputError(f"region index {short(index)} in a partition is unknown; "
                              f"it must be in 0..{len(regions) - 1}")
     return Partition(regions[parent], tuple(regions[child] for child in children))
-
-
-def _integer(name, value, low, high=None):
-    """The value as an int, when it is one and low <= value <= high."""
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_integer or value < low or (high is not None and value > high):
-        allowed = f">= {low}" if high is None else f"in {low}..{high}"
-        raise InputError(f"{name} must be an int {allowed}; got {_short(value)}")
-    return int(value)
 
 
 def _some(regions):
     """The first two regions in words."""
     return " and ".join(map(repr, regions[:2])) + (", ..." if len(regions) > 2 else "")
-
-
-def _short(value):
-    """A short repr on one line."""
-    return " ".join(reprlib.repr(value).split())

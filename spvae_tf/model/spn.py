@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spvae_tf.errors import InputError, check_count
+from spvae_tf.errors import InputError, check_integer
 from spvae_tf.model.region_graph import RegionGraph
 
 
@@ -196,7 +196,7 @@ class SumProductNetwork(keras.layers.Layer):
     def __init__(self, graph, num_sums=2, num_components=2, seed=None, **kwargs):
         super().__init__(**kwargs)
         for name, value in (("num_sums", num_sums), ("num_components", num_components)):
-            check_count(name, value)
+            check_integer(name, value)
         self.graph = RegionGraph.from_json(graph) if isinstance(graph, str) else graph
         self.num_sums, self.num_components, self.seed = num_sums, num_components, seed
         self.levels, self.num_weights, self.num_nodes, self._unit = compile_levels(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spvae_tf.errors import InputError, check_count, check_seed
+from spvae_tf.errors import InputError, check_integer
 
 
 def make_seed(seed):
@@ -20,7 +20,7 @@ def make_seed(seed):
       InputError: when the seed is no integer or negative.
     """
     if seed is not None:
-        check_seed(seed)
+        check_integer("seed", seed, low=0)
     words = np.random.SeedSequence(seed).generate_state(2, np.uint32)
     return tf.constant(words.astype(np.int32))
 
@@ -59,8 +59,8 @@ def check_image_shape(image_shape):
         height, width = image_shape
     except (TypeError, ValueError) as error:
         raise InputError(f"image_shape is {image_shape!r}; it must be (height, width)") from error
-    check_count("height", height)
-    check_count("width", width)
+    check_integer("height", height)
+    check_integer("width", width)
     return int(height), int(width)
 
 

@@ -17,7 +17,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from spvae_tf.errors import InputError, check_count
+from spvae_tf.errors import InputError, check_integer
 from spvae_tf.model import iwae
 from spvae_tf.queries.batches import check_image_array, check_images, check_mask, in_batches, make_seed
 
@@ -139,7 +139,7 @@ class Queries:
         Raises:
           InputError: when n is no positive integer.
         """
-        n = check_count("n", n)
+        n = check_integer("n", n)
         return in_batches(lambda rows, seed: self._samples(rows.shape[0], mean, seed), [np.arange(n)],
                           make_seed(seed), ROWS)
 
@@ -253,7 +253,7 @@ class Queries:
         Raises:
           InputError: on a wrong shape or dtype, an observed pixel outside [0, 1] or NaN, or a count below 1.
         """
-        num_samples = check_count("num_samples", num_samples)
+        num_samples = check_integer("num_samples", num_samples)
         x = check_image_array(x, self.graph.num_variables)
         images, observed = check_images(x, self.graph.num_variables, check_mask("observed", observed, x.shape),
                                         self.variable_dtype)
@@ -264,7 +264,7 @@ class Queries:
             def query(*batch):
                 return self._posterior_mean(*batch[:-1], num_samples, batch[-1])
         else:
-            rows = max(num_samples, num_draws := check_count("num_draws", num_draws))
+            rows = max(num_samples, num_draws := check_integer("num_draws", num_draws))
 
             def query(*batch):
                 return self._posterior_draws(*batch[:-1], num_draws, mean, num_samples, batch[-1])
@@ -362,7 +362,7 @@ class Queries:
 
     def _query(self, answer, x, num_samples, observed, seed):
         """Batches of images through `answer(x, observed, leaf bounds, log_prob)`."""
-        num_samples = check_count("num_samples", num_samples)
+        num_samples = check_integer("num_samples", num_samples)
         images = check_images(x, self.graph.num_variables, observed, self.variable_dtype)
 
         def query(x, observed, seed):
@@ -487,7 +487,7 @@ class Queries:
         Raises:
           InputError: on batches of different size, fewer than 2 steps, or as `embed`.
         """
-        steps = check_count("steps", steps)
+        steps = check_integer("steps", steps)
         x0, x1 = (check_image_array(x, self.graph.num_variables) for x in (x0, x1))
         if steps < 2 or x0.shape != x1.shape:
             raise InputError(f"interpolate got {steps} steps between images of shapes {x0.shape} and "
@@ -567,7 +567,7 @@ class Queries:
         Raises:
           InputError: as `log_prob`, or on a k below 2 or a tolerance that is not positive.
         """
-        num_samples = check_count("num_samples", num_samples)
+        num_samples = check_integer("num_samples", num_samples)
         if num_samples < 2:
             raise InputError("num_samples is 1; the spread of samples is seen from 2 on")
         if tolerance is not None and not (isinstance(tolerance, numbers.Real) and tolerance > 0):

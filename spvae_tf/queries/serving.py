@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from spvae_tf.errors import InputError, check_count
+from spvae_tf.errors import InputError, check_integer
 from spvae_tf.spvae import CPU_ROWS, at_once_on_cpu
 
 
@@ -104,8 +104,8 @@ def export(model, path, num_samples=100, batch_size=10):
     Raises:
       InputError: when the folder exists or cannot be written, or a count is below 1.
     """
-    check_count("num_samples", num_samples)
-    check_count("batch_size", batch_size)
+    check_integer("num_samples", num_samples)
+    check_integer("batch_size", batch_size)
     path = Path(path)
     if path.exists():
         raise InputError(f"{path} exists already; choose another path or delete it")

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.infer import HIDDEN_HALVES, read_mask
 from spvae_tf.reproduction import plots as figures
-from spvae_tf.training import checkpoint, configuration
+from spvae_tf.training import configuration
 from spvae_tf.training import provenance as environment
 from spvae_tf.training import records as results
 from spvae_tf.training import run as experiment
@@ -173,7 +174,7 @@ def read(path):
     Raises:
       InputError: when the file is damaged or has other columns.
     """
-    rows = results.read_table(path) if Path(path).exists() else []
+    rows = files.read_table(path) if Path(path).exists() else []
     if rows and set(rows[0]) != set(FIELDS):
         raise InputError(f"{path} has the columns {', '.join(rows[0])}; they must be {', '.join(FIELDS)}")
     return rows
@@ -189,10 +190,10 @@ def write(path, rows):
     def key(row):
         return tuple(str(row[field]) for field in FIELDS[:FIELDS.index("value")])
 
-    with checkpoint.lock(Path(path).parent, wait=True):
+    with files.lock(Path(path).parent, wait=True):
         known = {key(row): row for row in read(path)}
         known |= {key(row): row for row in rows}
-        results.write_table(path, list(known.values()), FIELDS)
+        files.write_table(path, list(known.values()), FIELDS)
 
 
 def table_lines(rows):

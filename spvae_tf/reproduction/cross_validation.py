@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.training import checkpoint, configuration, data
 from spvae_tf.training import records as results
@@ -406,7 +407,7 @@ def _begun(config, results_dir):
     if not (folder / checkpoint.CHECKPOINT).exists():  # it would begin anew
         return 0
     log = folder / "log.csv"
-    rows = results.read_table(log) if log.exists() else []
+    rows = files.read_table(log) if log.exists() else []
     return rows[-1]["batch"] if rows else 0
 
 

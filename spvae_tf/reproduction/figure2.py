@@ -7,11 +7,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation as grid
 from spvae_tf.reproduction import plots as figures
 from spvae_tf.reproduction import table1 as tables
-from spvae_tf.training import checkpoint, configuration
+from spvae_tf.training import configuration
 from spvae_tf.training import provenance as environment
 from spvae_tf.training import records as results
 from spvae_tf.training import run as experiment
@@ -175,10 +176,10 @@ def write_sweep(folder):
     def model_of(record):
         return tuple(record[key] for key in ("model", "dataset", "likelihood", "preset"))
 
-    with checkpoint.lock(folder, wait=True):  # or a record that another process adds meanwhile would be missing
+    with files.lock(folder, wait=True):  # or a record that another process adds meanwhile would be missing
         rows = _sweep_rows(folder)
         swept = {model_of(row) for row in rows if row["train_fraction"] < 1}
-        results.write_table(path_of(folder), [row for row in rows if model_of(row) in swept], FIELDS)
+        files.write_table(path_of(folder), [row for row in rows if model_of(row) in swept], FIELDS)
 
 
 def _sweep_rows(folder):

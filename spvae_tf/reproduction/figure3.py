@@ -4,10 +4,10 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from spvae_tf.errors import InputError, check_count
+from spvae_tf import files
+from spvae_tf.errors import InputError, check_integer
 from spvae_tf.model.region_graph import rectangle
 from spvae_tf.reproduction import pictures
-from spvae_tf.training import records as results
 from spvae_tf.training import run as experiment
 
 FIELDS = ("label", "num_images", "row", "column", "left", "right")
@@ -60,7 +60,7 @@ def manifolds(model, steps=8):
     Raises:
       InputError: when a code has not two dimensions.
     """
-    check_count("steps", steps)
+    check_integer("steps", steps)
     if model.latent_dim != 2:
         raise InputError(f"latent_dim is {model.latent_dim}; a picture of the latent space needs 2")
     codes = tf.broadcast_to(tf.constant(latent_quantiles(steps)), [model.num_experts, 1, steps**2, 2])
@@ -101,7 +101,7 @@ def write_preferences(path, model, preferences, labels):
     rows = [dict(zip(FIELDS, (label, int((labels == label).sum()), tops.index(box[0]), lefts.index(box[1]),
                               round(float(left), 4), round(float(right), 4))))
             for label, leaves in preferences.items() for box, (left, right) in zip(boxes, leaves)]
-    results.write_table(path, rows, FIELDS)
+    files.write_table(path, rows, FIELDS)
 
 
 def load_data(config):

@@ -6,10 +6,10 @@ import matplotlib.figure
 import matplotlib.lines
 import matplotlib.ticker
 
+from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import table1 as tables
-from spvae_tf.training import checkpoint
 from spvae_tf.training import records as results
 
 # colours that differ in lightness too, so that they survive grey printing (Okabe & Ito)
@@ -24,7 +24,7 @@ def save(figure, path):
       figure: matplotlib Figure.
       path: of the PNG.
     """
-    checkpoint.write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
+    files.write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
 
 
 def panels(count, width, height):
@@ -73,7 +73,7 @@ def learning_curves(folder, path):
 def _curves_panel(axes, folder, records):
     lows, highs = [], []
     for record in records:
-        rows = results.read_table(Path(folder) / "curves" / f"{record['name']}.csv")
+        rows = files.read_table(Path(folder) / "curves" / f"{record['name']}.csv")
         values = [row["val_ll"] for row in rows]
         label = record["model"] if record["model"] not in axes.get_legend_handles_labels()[1] else None
         axes.plot([row["batch"] for row in rows], values, color=COLOURS[record["model"]], lw=1.2, label=label)

@@ -7,6 +7,7 @@ import math
 import re
 from pathlib import Path
 
+from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import authors, compare
@@ -36,7 +37,7 @@ def results_blocks(results_dir):
     tables = {"margins": margin_lines(compared), "the authors' choice": authors.choice_lines(),
               "usefulness": usefulness.table_lines([row for row in useful if row["train_fraction"] == 1]),
               "bounds": usefulness.bounds_lines(useful),
-              "table 2": compare.table2_lines(results.read_table(Path(results_dir) / "table2.csv"))}
+              "table 2": compare.table2_lines(files.read_table(Path(results_dir) / "table2.csv"))}
     for protocol in rows:
         tables |= {f"table 1, {protocol}": compare.table1_lines(compared[protocol]),
                    f"validation, {protocol}": compare.validation_lines(compared[protocol]),

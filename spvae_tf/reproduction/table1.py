@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation as grid
 from spvae_tf.spvae import MODELS, build_model, canonical_name
-from spvae_tf.training import checkpoint, configuration, data
+from spvae_tf.training import configuration, data
 from spvae_tf.training import provenance as environment
 from spvae_tf.training import records as results
 from spvae_tf.training import run as experiment
@@ -73,7 +74,7 @@ def write_table2(results_dir, rows):
       results_dir: folder of results.
       rows: of `table2`.
     """
-    results.write_table(Path(results_dir) / "table2.csv", rows, TABLE2_FIELDS)
+    files.write_table(Path(results_dir) / "table2.csv", rows, TABLE2_FIELDS)
 
 
 def format_table2(rows):
@@ -365,8 +366,8 @@ def write_table1(folder):
     Args:
       folder: `<results_dir>/<protocol>`.
     """
-    with checkpoint.lock(folder, wait=True):  # or a record that another process adds meanwhile would be missing
-        results.write_table(Path(folder) / "table1.csv", table1_records(folder))
+    with files.lock(folder, wait=True):  # or a record that another process adds meanwhile would be missing
+        files.write_table(Path(folder) / "table1.csv", table1_records(folder), results.FIELDS)
 
 
 def format_table1(records):

@@ -1,76 +1,16 @@
 """One file per run that holds all it takes to go on with it, written to a temporary file and renamed."""
 
-import contextlib
 import json
-import os
 import zipfile
-from pathlib import Path
 
-import filelock
 import numpy as np
 
+from spvae_tf import files
 from spvae_tf.errors import InputError
 
 CHECKPOINT = "checkpoint.npz"
 CONFIG = "config.json"
 GROUPS = {"weights", "best", "optimizer"}
-
-
-def write_atomically(path, write):
-    """Calls `write(temporary path)` and renames the result to `path`, so that nobody ever sees half a file.
-
-    Args:
-      path: where the file shall be.
-      write: function of a Path that writes the file.
-
-    Raises:
-      InputError: when the folder cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def write_text(path, text):
-    """Writes text atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-@contextlib.contextmanager
-def lock(folder, wait=False):
-    """Keeps a folder for this process; the lock ends with the process, however that ends.
-
-    Args:
-      folder: made when it does not exist; the lock is the file `.lock` in it.
-      wait: whether to wait for another process that has it.
-
-    Yields:
-      None.
-
-    Raises:
-      InputError: when another process has it, or the folder cannot be written.
-    """
-    folder = Path(folder)
-    held = filelock.FileLock(folder / ".lock", timeout=-1 if wait else 0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held.acquire()
-    except filelock.Timeout as error:
-        raise InputError(f"another process is at work in {folder}; wait for it, or choose another folder") from error
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def save(path, arrays, state):
@@ -87,7 +27,7 @@ def save(path, arrays, state):
         with open(temporary, "wb") as file:
             np.savez(file, state=np.array(json.dumps(state)), **flat)
 
-    write_atomically(path, write)
+    files.write_atomically(path, write)
 
 
 def restore(path):

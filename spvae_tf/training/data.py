@@ -21,6 +21,7 @@ import pathlib
 import numpy as np
 
 from spvae_tf.errors import InputError
+from spvae_tf.files import read_npz
 
 DATASETS = ("mnist", "svhn_cropped", "cifar10", "mnist_sample", "cifar10_sample")
 LIKELIHOODS = ("continuous", "discrete")
@@ -373,45 +374,6 @@ def _load_npz(path):
                 f"{splits['train'][0].shape[1:]}, and all have to be of one shape"
             )
     return splits
-
-
-def read_npz(path, required, optional=()):
-    """Reads arrays from a .npz file.
-
-    Args:
-        path: of the file.
-        required: names of arrays.
-        optional: names of arrays that may be missing.
-
-    Returns:
-        A dict from names to arrays.
-
-    Raises:
-        InputError: the file or an array is missing or damaged.
-    """
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file or folder") from None
-    except Exception as error:  # a file that is no .npz fails in as many ways as there are file formats
-        raise InputError(f"{path}: not a readable .npz file ({' '.join(str(error).split())})") from error
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise InputError(f"{path}: a single array, not a .npz file with {', '.join(required)}")
-    with archive:
-        for key in required:
-            if key not in archive:
-                raise InputError(f"{path}: array {key!r} is missing; the file has {sorted(archive.files)}")
-        return {key: _read_array(archive, key, path) for key in (*required, *optional) if key in archive}
-
-
-def _read_array(archive, key, path):
-    try:
-        array = archive[key]
-    except Exception as error:  # truncated, wrong checksum, or an object array (pickles are refused)
-        raise InputError(f"{path}: array {key!r} cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: array {key!r} cannot be read (not in NumPy's format)")
-    return array
 
 
 def check_images(images, where):

@@ -4,21 +4,19 @@ A record is one JSON file in `<results_dir>/<protocol>/records/`, written once i
 write different files; every CSV is made anew from all records.
 """
 
-import csv
-import io
 import json
 import math
 import warnings
 from pathlib import Path
 
+from spvae_tf import files
 from spvae_tf.errors import InputError
-from spvae_tf.training import checkpoint, configuration
+from spvae_tf.training import configuration
 
 FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim", "params",
           "num_train", "batches", "best_batch", "train_seconds", "val_ll_k5", "test_ll_k5", "test_ll",
           "test_ll_stderr", "num_samples", "num_test_images", "paper_test_ll", "device", "versions", "commit")
 
-TEXT_FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "device", "versions", "commit")
 TEST_FIELDS = ("test_ll_k5", "test_ll", "test_ll_stderr", "num_samples", "num_test_images")
 OPTIONAL_FIELDS = (*TEST_FIELDS, "paper_test_ll")
 
@@ -33,7 +31,7 @@ def write_record(folder, name, record):
       name: of the run.
       record: dict with the keys FIELDS, and the run's whole configuration as `config`.
     """
-    checkpoint.write_text(Path(folder) / "records" / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    files.write_text(Path(folder) / "records" / f"{name}.json", json.dumps(record, indent=1) + "\n")
 
 
 def read_record(folder, name):
@@ -105,7 +103,7 @@ def check_row(row, fields=FIELDS):
       InputError: naming the first field that is wrong.
     """
     for field in fields:
-        kinds = (str,) if field in TEXT_FIELDS else (int, float)
+        kinds = (str,) if field in files.TEXT_COLUMNS else (int, float)
         optional = field in row and row[field] is None and field in OPTIONAL_FIELDS
         if type(row.get(field)) not in kinds and not optional:
             raise InputError(f"{field} is {row.get(field)!r}")
@@ -117,53 +115,6 @@ def check_row(row, fields=FIELDS):
     for field in ("test_ll_k5", "test_ll"):  # a validation may be NaN: the run diverged
         if row[field] is not None and not math.isfinite(row[field]):
             raise InputError(f"{field} is {row[field]}; it must be finite")
-
-
-def write_table(path, records, fields=FIELDS):
-    """Writes records as CSV, atomically; log-likelihoods in nats per image.
-
-    Args:
-      path: of the CSV.
-      records: dicts.
-      fields: the columns.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fields, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(records)
-    checkpoint.write_text(path, text.getvalue())
-
-
-def read_table(path):
-    """The rows of a CSV that `write_table` wrote, numbers as numbers.
-
-    Args:
-      path: of the CSV.
-
-    Returns:
-      list of dicts.
-
-    Raises:
-      InputError: when the file is missing or damaged.
-    """
-    def value(field, text):
-        for kind in (int, float) if field not in TEXT_FIELDS else ():
-            try:
-                return kind(text)
-            except ValueError:
-                pass
-        return text or None
-
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError as error:
-        raise InputError(f"there is no table {path}") from error
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is damaged ({error})") from error
-    if any(None in row or None in row.values() for row in rows):
-        raise InputError(f"{path} is damaged (a row has more or fewer fields than the head)")
-    return [{field: value(field, text) for field, text in row.items()} for row in rows]
 
 
 def read_rows(path, fields=FIELDS):
@@ -179,7 +130,7 @@ def read_rows(path, fields=FIELDS):
     Raises:
       InputError: when the table is damaged.
     """
-    rows = read_table(path) if Path(path).exists() else []
+    rows = files.read_table(path) if Path(path).exists() else []
     for row in rows:
         try:
             check_row(row, fields)

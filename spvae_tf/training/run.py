@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
 from spvae_tf.model.region_graph import RegionGraph
@@ -78,7 +79,7 @@ def train(config, workdir, dataset=None, on_validation=None, kept=None):
     config = configuration.resolve(config)
     dataset = dataset or load_data(config)
     compiled = _compiled(config, dataset.image_shape, kept)  # before there is a folder: a wrong size leaves none
-    with checkpoint.lock(workdir):
+    with files.lock(workdir):
         trainer = _train(config, workdir, dataset, compiled, on_validation)
     return trainer.model, trainer, dataset
 
@@ -161,7 +162,7 @@ def _claim(workdir, config, dataset):
             begun_with |= {key: found[key] for key in begun_with if key in found}
             if here not in begun_with["device"].split("; "):
                 begun_with["device"] += f"; {here}"
-    checkpoint.write_text(path, json.dumps(wanted | begun_with, indent=1) + "\n")
+    files.write_text(path, json.dumps(wanted | begun_with, indent=1) + "\n")
 
 
 def _read_config(workdir):
@@ -304,7 +305,7 @@ def run(config, results_dir, dataset=None, test=True, on_validation=None, kept=N
     if config.num_test_images and config.num_test_images > len(dataset.test):
         raise InputError(f"num_test_images is {config.num_test_images}; the test set has {len(dataset.test)}")
     compiled, workdir = _compiled(config, dataset.image_shape, kept), _workdir(config, results_dir)
-    with checkpoint.lock(workdir):
+    with files.lock(workdir):
         trainer = _train(config, workdir, dataset, compiled, on_validation)
         quick = evaluate(trainer.model, dataset.test, 5)
         found = dict(params=trainer.model.count_params(), num_train=len(dataset.train), batches=trainer.step,
@@ -351,7 +352,7 @@ def _write(config, results_dir, found, history):
         hidden_units=config.hidden_units, latent_dim=config.latent_dim, paper_test_ll=cell.test_ll if cell else None,
         device=begun.device, versions=begun.versions, commit=begun.commit)
     record = {key: (named | found).get(key) for key in results.FIELDS} | {"config": configuration.as_recorded(config)}
-    results.write_table(folder / "curves" / f"{workdir.name}.csv", history, LOG_FIELDS)
+    files.write_table(folder / "curves" / f"{workdir.name}.csv", history, LOG_FIELDS)
     results.write_record(folder, workdir.name, record)
     return record
 

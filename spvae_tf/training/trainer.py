@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.model import iwae
 from spvae_tf.spvae import at_once_on_cpu, make_seed
 from spvae_tf.training import checkpoint
 from spvae_tf.training import provenance as environment
-from spvae_tf.training import records as results
 
 BASE_BATCH = 10_000  # images whose base measure is computed at once
 SECONDS_BETWEEN_CHECKPOINTS = 30
@@ -325,7 +325,7 @@ class Trainer:
         state = dict(step=self.step, strikes=self.strikes, best_step=self.best_step, best_ll=self.best_ll,
                      seconds=self.seconds, history=self.history)
         # first the log: a finished run is not saved again, and must not lack its end
-        results.write_table(self.workdir / "log.csv", self.history, LOG_FIELDS)
+        files.write_table(self.workdir / "log.csv", self.history, LOG_FIELDS)
         checkpoint.save(self.path, dict(weights=weights, best=self.best, optimizer=optimizer), state)
 
     def resume(self):

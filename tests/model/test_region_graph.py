@@ -352,22 +352,22 @@ def test_partitions_of_an_unknown_region():
 
 
 @pytest.mark.parametrize("build, words", [
-    (lambda: region_graph.poon_domingos(0, 4, 1), ["height", ">= 1", "got 0"]),
-    (lambda: region_graph.poon_domingos(4, -4, 1), ["width", "got -4"]),
-    (lambda: region_graph.poon_domingos(4, 4, 0), ["delta", "1..4", "got 0"]),
-    (lambda: region_graph.poon_domingos(4, 6, 7), ["delta", "1..6", "got 7"]),
-    (lambda: region_graph.poon_domingos(4, 4, 2.0), ["delta", "int", "got 2.0"]),
-    (lambda: region_graph.poon_domingos(4, 4, True), ["delta", "got True"]),
-    (lambda: region_graph.poon_domingos(4, 4, None), ["delta", "got None"]),
-    (lambda: region_graph.single_region(0), ["num_variables", "got 0"]),
-    (lambda: region_graph.single_region("9"), ["num_variables", "got '9'"]),
-    (lambda: region_graph.random_binary_trees(1, 1, 1, 0), ["num_variables", ">= 2", "got 1"]),
-    (lambda: region_graph.random_binary_trees(8, 0, 1, 0), ["depth", "1..3", "got 0"]),
-    (lambda: region_graph.random_binary_trees(15, 4, 1, 0), ["depth", "1..3", "got 4"]),
-    (lambda: region_graph.random_binary_trees(8, 2, 0, 0), ["num_repetitions", "got 0"]),
-    (lambda: region_graph.random_binary_trees(8, 2, 1, -1), ["seed", "got -1"]),
-    (lambda: region_graph.rectangle(AB, 0), ["width", "got 0"]),
-    (lambda: region_graph.rectangle(AB, np.zeros((9, 9))), ["width", "got array"]),
+    (lambda: region_graph.poon_domingos(0, 4, 1), ["height", "at least 1", "is 0"]),
+    (lambda: region_graph.poon_domingos(4, -4, 1), ["width", "is -4"]),
+    (lambda: region_graph.poon_domingos(4, 4, 0), ["delta", "1..4", "is 0"]),
+    (lambda: region_graph.poon_domingos(4, 6, 7), ["delta", "1..6", "is 7"]),
+    (lambda: region_graph.poon_domingos(4, 4, 2.0), ["delta", "an integer", "is 2.0"]),
+    (lambda: region_graph.poon_domingos(4, 4, True), ["delta", "is True"]),
+    (lambda: region_graph.poon_domingos(4, 4, None), ["delta", "is None"]),
+    (lambda: region_graph.single_region(0), ["num_variables", "is 0"]),
+    (lambda: region_graph.single_region("9"), ["num_variables", "is '9'"]),
+    (lambda: region_graph.random_binary_trees(1, 1, 1, 0), ["num_variables", "at least 2", "is 1"]),
+    (lambda: region_graph.random_binary_trees(8, 0, 1, 0), ["depth", "1..3", "is 0"]),
+    (lambda: region_graph.random_binary_trees(15, 4, 1, 0), ["depth", "1..3", "is 4"]),
+    (lambda: region_graph.random_binary_trees(8, 2, 0, 0), ["num_repetitions", "is 0"]),
+    (lambda: region_graph.random_binary_trees(8, 2, 1, -1), ["seed", "is -1"]),
+    (lambda: region_graph.rectangle(AB, 0), ["width", "is 0"]),
+    (lambda: region_graph.rectangle(AB, np.zeros((9, 9))), ["width", "is array"]),
 ])
 def test_argument_errors(build, words):
     with pytest.raises(InputError) as error:

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spvae_tf import build_model
+from spvae_tf import build_model, files
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import beyond as usefulness
 from spvae_tf.reproduction import plots as figures
 from spvae_tf.reproduction import report as results_page
 from spvae_tf.training import configuration, data
-from spvae_tf.training import records as results
 from spvae_tf.training import run as experiment
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "usefulness.py"
@@ -82,7 +81,7 @@ def test_rows_are_replaced_not_doubled(tmp_path):
     row = dict.fromkeys(usefulness.FIELDS, "a") | dict(seed=0, setting=100, value=0.5)
     usefulness.write(path, [row, row | dict(setting="left")])
     usefulness.write(path, [row | dict(value=0.75), row | dict(seed=1)])
-    found = results.read_table(path)
+    found = files.read_table(path)
     assert [(r["seed"], r["setting"], r["value"]) for r in found] == [(0, 100, 0.75), (0, "left", 0.5), (1, 100, 0.5)]
     usefulness.write(path, [row | change for change in (dict(train_fraction=0.1), dict(hidden_units=8),
                                                         dict(changes="patience=60"))])
@@ -91,7 +90,7 @@ def test_rows_are_replaced_not_doubled(tmp_path):
 
 def test_csv_with_other_columns_is_refused(tmp_path):
     path = tmp_path / "usefulness.csv"
-    results.write_table(path, [dict(model="SPVAE", value=1)], ("model", "value"))
+    files.write_table(path, [dict(model="SPVAE", value=1)], ("model", "value"))
     before = path.read_bytes()
     with pytest.raises(InputError, match="has the columns model, value; they must be model, dataset, "):
         usefulness.write(path, [dict.fromkeys(usefulness.FIELDS, "a")])

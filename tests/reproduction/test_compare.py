@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import authors, compare
@@ -271,7 +272,7 @@ def test_command_line_fills_both_pages_or_neither(tmp_path):
 
 def test_table_without_a_row_has_not_been_run(tmp_path):
     """As it is while a first run goes on."""
-    results.write_table(tmp_path / "released" / "table1.csv", [])
+    files.write_table(tmp_path / "released" / "table1.csv", [], results.FIELDS)
     assert compare.read_protocols(tmp_path) == {"paper": [], "released": []}
     with pytest.raises(InputError, match="holds no finished runs"):
         compare.read(tmp_path / "released")
@@ -345,7 +346,7 @@ def test_subset_stands_beside_the_sweep_at_a_twentieth(tmp_path):
     rows = [subset_row(0, 1500.0), subset_row(1, 1520.0), subset_row(2, 0.0, num_samples=10),
             subset_row(3, 0.0, batches=4001), subset_row(0, 100.0, hidden_units=8),
             subset_row(0, 200.0, latent_dim=5, num_samples=10, num_test_images=100)]
-    results.write_table(tmp_path / "svhn_subset" / "released" / "table1.csv", rows)
+    files.write_table(tmp_path / "svhn_subset" / "released" / "table1.csv", rows, results.FIELDS)
     head, narrower, few_codes, whole = results_page.subset_lines(tmp_path)
     assert whole == ["SPVAE, svhn_subset, continuous", "32, 25", "released", "3433", "1510.0 ± 14.1 (2)",
                      "1520.0 ± 14.1 (2)", "1707.8", "1704.4", "2 partial runs left out"]
@@ -374,7 +375,7 @@ def test_nats_lost_with_less_data_are_paired_by_seed(tmp_path):
         if row["model"] == "SPVAE":
             row |= dict(test_ll=None, num_samples=None)
     assert results_page.sweep_lines(tmp_path / "paper") == [["model", "likelihood", "data set", "sizes", "k"]]
-    results.write_table(sweep.path_of(tmp_path / "paper"), rows, sweep.FIELDS)
+    files.write_table(sweep.path_of(tmp_path / "paper"), rows, sweep.FIELDS)
     assert results_page.sweep_lines(tmp_path / "paper") == [
         ["model", "likelihood", "data set", "sizes", "k", "100 %", "10 %", "0.5 %"],
         ["SPVAE", "continuous", "mnist", "Table 2's", "5", "2750.0 ± 70.7 (2)", "-60.0 ± 14.1 (2)", "-800.0 (1)"],
@@ -390,7 +391,8 @@ def test_digitized_sweep():
 
 
 def test_plot_is_drawn_from_the_tables(tmp_path):
-    results.write_table(tmp_path / "released" / "table1.csv", [make_row(), make_row("VAE", likelihood="discrete")])
+    files.write_table(tmp_path / "released" / "table1.csv", [make_row(), make_row("VAE", likelihood="discrete")],
+                      results.FIELDS)
     for folder in (tmp_path, tmp_path / "nothing"):
         drawn = results_page.plot(folder, tmp_path / "figures")
         assert [path.read_bytes()[1:4] for path in drawn] == [b"PNG", b"PNG"]
@@ -399,9 +401,9 @@ def test_plot_is_drawn_from_the_tables(tmp_path):
 def test_plot_has_two_rows_marks_foreign_numbers_and_gives_one_seed_no_bar(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(figures, "save", lambda figure, path: saved.append(figure))
-    results.write_table(tmp_path / "released" / "table1.csv", [
+    files.write_table(tmp_path / "released" / "table1.csv", [
         make_row("Conv-VAE", likelihood="discrete"), *(make_row(seed=n, test_ll=2800.0 + n) for n in (0, 2)),
-        *(make_row(dataset="cifar10", likelihood=li) for li in ("continuous", "discrete"))])
+        *(make_row(dataset="cifar10", likelihood=li) for li in ("continuous", "discrete"))], results.FIELDS)
     results_page.plot(tmp_path, "unused")
     axes = {a.get_title(): a for a in saved[0].axes}
     assert len({round(a.get_subplotspec().rowspan.start) for a in axes.values()}) == 2 and len(axes) == 4

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation as grid
 from spvae_tf.reproduction import table1 as tables
@@ -145,7 +146,7 @@ def configs_of():
 
 
 def rows_of(folder):
-    return results.read_table(folder / "paper" / "table1.csv")
+    return files.read_table(folder / "paper" / "table1.csv")
 
 
 def winner_of(folder):
@@ -235,12 +236,12 @@ def test_experiments_of_another_kind_have_no_row_in_table_1(tmp_path):
         config = configuration.make_config("VAE", "mnist", "discrete")
         config.update(change)
         config.update(seed=number, hidden_units=1, latent_dim=1)
-        record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(results.TEXT_FIELDS, "") | dict(
+        record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(files.TEXT_COLUMNS, "") | dict(
             model="VAE", dataset="mnist", likelihood="discrete", protocol="paper", preset="single", seed=number,
             paper_test_ll=-2351, config=configuration.resolve(config).to_dict())
         results.write_record(tmp_path, f"r{number}", record)
     tables.write_table1(tmp_path)
-    assert [row["seed"] for row in results.read_table(tmp_path / "table1.csv")] == [0]
+    assert [row["seed"] for row in files.read_table(tmp_path / "table1.csv")] == [0]
 
 
 # --- data that are not at hand ----------------------------------------------------------------------------------------
@@ -312,7 +313,7 @@ def test_expected_batches_are_those_of_the_same_experiment(monkeypatch, tmp_path
         config, = tables.table1_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [0])
         config.update(change)
         results.write_record(tmp_path / "paper", f"r{number}", dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(
-            results.TEXT_FIELDS, "") | {key: config[key] for key in results.FIELDS if key in config}
+            files.TEXT_COLUMNS, "") | {key: config[key] for key in results.FIELDS if key in config}
             | dict(num_test_images=1, batches=batches, config=config.to_dict()))
     for change, expected in ((dict(), (4000, "records")), (dict(train_fraction=0.1), (100, "records")),
                              (dict(train_fraction=0.5), (10_000, "assumed"))):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation as grid
@@ -122,7 +123,7 @@ def swept(images, tmp_path_factory):
 
 
 def rows_of(folder):
-    return results.read_table(sweep.path_of(Path(folder) / "paper"))
+    return files.read_table(sweep.path_of(Path(folder) / "paper"))
 
 
 def test_one_row_for_each_run(swept):
@@ -139,7 +140,7 @@ def test_one_row_for_each_run(swept):
 
 def test_table_1_shares_the_runs_on_the_whole_training_set(swept, capsys):
     folder, configs = swept
-    table = results.read_table(folder / "paper" / "table1.csv")
+    table = files.read_table(folder / "paper" / "table1.csv")
     assert [(r["model"], r["num_train"]) for r in table] == [("SPVAE", 40), ("VAE", 40)]
     assert tables.reproduce_table1([c for c in configs if c.train_fraction == 1], folder) == 0
     assert capsys.readouterr().out.count("already there") == 2
@@ -170,7 +171,7 @@ def test_other_experiments_have_no_row(swept, tmp_path):
         name = configuration.run_name(configuration.resolve(configuration.recorded_config({"config": config})))
         results.write_record(tmp_path, name, {k: record[k] for k in results.FIELDS} | {"config": config})
     sweep.write_sweep(tmp_path)
-    assert results.read_table(sweep.path_of(tmp_path)) == []
+    assert files.read_table(sweep.path_of(tmp_path)) == []
 
 
 def test_fraction_without_an_image_writes_nothing(images, tmp_path):
@@ -197,7 +198,7 @@ def write_points(folder, fraction, validation):
         found = dict(model="SPVAE", dataset="mnist", likelihood="discrete", preset="grid", protocol="paper", seed=0,
                      hidden_units=config.hidden_units, latent_dim=config.latent_dim, params=1, num_train=9, batches=1,
                      val_ll_k5=validation(config), test_ll_k5=-float(config.hidden_units))
-        record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(results.TEXT_FIELDS, "") | dict.fromkeys(
+        record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(files.TEXT_COLUMNS, "") | dict.fromkeys(
             results.OPTIONAL_FIELDS) | found | {"config": config.to_dict()}
         results.write_record(folder / "paper", configuration.run_name(config), record)
     return configs
@@ -416,7 +417,7 @@ def test_miniatures_of_figures_2_and_3_take_less_than_ten_minutes_of_one_core(tm
     latent = "latent_space_spvae_mnist_sample_continuous_paper_z2_seed0"
     tables_of_both = [(tmp_path / folder / "paper" / f"{latent}.csv").read_bytes() for folder in (".", "again")]
     assert tables_of_both[0] == tables_of_both[1]
-    rows = results.read_table(tmp_path / "paper" / "low_data_sweep.csv")
+    rows = files.read_table(tmp_path / "paper" / "low_data_sweep.csv")
     assert collections.Counter((r["model"], r["likelihood"]) for r in rows) == {
         (m, li): 3 for m in ("SPVAE", "VAE") for li in ("continuous", "discrete")}
     for name in ("low_data_sweep_paper_mini", latent):

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spvae_tf import build_model
+from spvae_tf import build_model, files
 from spvae_tf.errors import InputError
 from spvae_tf.model.region_graph import Partition, Region, RegionGraph, poon_domingos, random_binary_trees
 from spvae_tf.reproduction import pictures
 from spvae_tf.reproduction import plots as figures
 from spvae_tf.reproduction import table1 as tables
-from spvae_tf.training import checkpoint, configuration
+from spvae_tf.training import configuration
 from spvae_tf.training import records as results
 
 ROOT = Path(__file__).parents[2]
@@ -173,12 +173,12 @@ def write_run(folder, preset="tuned", dataset="mnist", likelihood="continuous", 
     """The record and the learning curve of a run of a VAE."""
     config = tables.table1_configs(preset, "released", ["VAE"], [dataset], [likelihood], [0])[0]
     config.update(changes)
-    named = {key: config[key] for key in results.TEXT_FIELDS + ("seed", "hidden_units", "latent_dim") if key in config}
-    record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(results.TEXT_FIELDS, "") | named | dict(
+    named = {key: config[key] for key in files.TEXT_COLUMNS + ("seed", "hidden_units", "latent_dim") if key in config}
+    record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(files.TEXT_COLUMNS, "") | named | dict(
         val_ll_k5=val_ll_k5, best_batch=256, config=config.to_dict())
     name = configuration.run_name(config)
     results.write_record(folder, name, record)
-    checkpoint.write_text(folder / "curves" / f"{name}.csv", "batch,train_ll,val_ll,best,seconds\n"
+    files.write_text(folder / "curves" / f"{name}.csv", "batch,train_ll,val_ll,best,seconds\n"
                           f"128,1.0,1.0,1,1.0\n256,2.0,{val_ll_k5},1,2.0\n")
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
+from spvae_tf.files import lock, read_table, write_atomically, write_table, write_text
 from spvae_tf.model.region_graph import random_binary_trees
 from spvae_tf.reproduction import compare
 from spvae_tf.reproduction import figure2 as sweep
@@ -157,14 +158,14 @@ def test_checkpoint_of_another_model(shapes):
                                            (RuntimeError("x"), RuntimeError), (KeyboardInterrupt(), KeyboardInterrupt)])
 def test_failing_write_leaves_the_old_file(tmp_path, error, raised):
     path = tmp_path / "file"
-    checkpoint.write_text(path, "old")
+    write_text(path, "old")
 
     def write(temporary):
         temporary.write_text("ne")
         assert path.read_text() == "old"  # the new file is written beside it
         raise error
     with pytest.raises(raised) as caught:
-        checkpoint.write_atomically(path, write)
+        write_atomically(path, write)
     assert path.read_text() == "old"
     assert files(tmp_path) == ["file"]
     if raised is InputError:
@@ -172,8 +173,8 @@ def test_failing_write_leaves_the_old_file(tmp_path, error, raised):
 
 
 def test_write_text_replaces_the_file(tmp_path):
-    checkpoint.write_text(tmp_path / "a" / "file", "old and longer")
-    checkpoint.write_text(tmp_path / "a" / "file", "π")
+    write_text(tmp_path / "a" / "file", "old and longer")
+    write_text(tmp_path / "a" / "file", "π")
     assert (tmp_path / "a" / "file").read_bytes() == "π".encode()
     assert files(tmp_path) == ["a/file"]
 
@@ -182,7 +183,7 @@ def test_write_text_replaces_the_file(tmp_path):
 def test_unwritable_folder(tmp_path, below):
     (tmp_path / "file").write_text("a regular file where a folder is wanted")
     with pytest.raises(InputError, match="^cannot write ") as error:
-        checkpoint.write_text(tmp_path / below / "x.csv", "text")
+        write_text(tmp_path / below / "x.csv", "text")
     assert "\n" not in str(error.value) and str(tmp_path / below / "x.csv") in str(error.value)
     with pytest.raises(InputError, match="^cannot write "):
         checkpoint.save(tmp_path / below / "c.npz", ARRAYS, STATE)
@@ -215,7 +216,7 @@ def test_damaged_record_is_named_and_left_out(tmp_path, content):
         assert [r["params"] for r in results.read_records(tmp_path)] == [413352]
     with pytest.warns(UserWarning, match=str(path)):
         tables.write_table1(tmp_path)
-    assert results.read_table(tmp_path / "table1.csv") == [without_config(make_record())]
+    assert read_table(tmp_path / "table1.csv") == [without_config(make_record())]
 
 
 @pytest.mark.parametrize("damage, what", [
@@ -234,7 +235,7 @@ def test_record_that_means_nothing_is_named_and_left_out(tmp_path, damage, what)
         tables.write_table1(tmp_path)
     with pytest.warns(UserWarning, match="damaged.json"):
         sweep.write_sweep(tmp_path)
-    assert results.read_table(tmp_path / "table1.csv") == [without_config(make_record())]
+    assert read_table(tmp_path / "table1.csv") == [without_config(make_record())]
 
 
 def some_records():
@@ -254,13 +255,13 @@ def test_table_is_a_function_of_the_records(tmp_path):
         tables.write_table1(folder)
         tables_written.append((folder / "table1.csv").read_bytes())
     assert len(set(tables_written)) == 1
-    rows = results.read_table(tmp_path / "a" / "table1.csv")
+    rows = read_table(tmp_path / "a" / "table1.csv")
     assert [(row["dataset"], row["model"], row["seed"]) for row in rows] == [
         (dataset, model, seed) for dataset in ("cifar10", "mnist")
         for model in ("SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE") for seed in (0, 2, 10)]
     (tmp_path / "a" / "records" / "VAE-mnist-2.json").unlink()
     tables.write_table1(tmp_path / "a")
-    assert len(results.read_table(tmp_path / "a" / "table1.csv")) == len(records) - 1
+    assert len(read_table(tmp_path / "a" / "table1.csv")) == len(records) - 1
 
 
 def test_table_columns(tmp_path):
@@ -275,20 +276,20 @@ def test_table_columns(tmp_path):
 def test_table_round_trip(tmp_path):
     records = [make_record(), make_record(paper_test_ll=None, test_ll=-1.5e-7, seed=2**31),
                make_record(device="a\nb, π")]
-    results.write_table(tmp_path / "t.csv", records)
-    assert results.read_table(tmp_path / "t.csv") == [without_config(record) for record in records]
-    results.write_table(tmp_path / "t.csv", [])
-    assert results.read_table(tmp_path / "t.csv") == []
+    write_table(tmp_path / "t.csv", records, results.FIELDS)
+    assert read_table(tmp_path / "t.csv") == [without_config(record) for record in records]
+    write_table(tmp_path / "t.csv", [], results.FIELDS)
+    assert read_table(tmp_path / "t.csv") == []
     with pytest.raises(InputError, match="^there is no table "):
-        results.read_table(tmp_path / "missing.csv")
-    results.write_table(tmp_path / "t.csv", [make_record(test_ll_stderr=math.nan)])
-    assert math.isnan(results.read_table(tmp_path / "t.csv")[0]["test_ll_stderr"])
+        read_table(tmp_path / "missing.csv")
+    write_table(tmp_path / "t.csv", [make_record(test_ll_stderr=math.nan)], results.FIELDS)
+    assert math.isnan(read_table(tmp_path / "t.csv")[0]["test_ll_stderr"])
 
 
 @pytest.mark.parametrize("commit", ["1234567890", "12345e6789", "0123456789"])
 def test_commit_that_looks_like_a_number_stays_text(tmp_path, commit):
-    results.write_table(tmp_path / "t.csv", [make_record(commit=commit)])
-    assert results.read_table(tmp_path / "t.csv")[0]["commit"] == commit
+    write_table(tmp_path / "t.csv", [make_record(commit=commit)], results.FIELDS)
+    assert read_table(tmp_path / "t.csv")[0]["commit"] == commit
 
 
 def test_mean_and_deviation():
@@ -324,14 +325,14 @@ def test_tables_wait_for_each_other(tmp_path, write, name):
     for number, change in enumerate((dict(), part)):
         results.write_record(tmp_path, f"r{number}", make_record(
             preset="single", num_train=50_000 - number, config=config | change))
-    with checkpoint.lock(tmp_path):
+    with lock(tmp_path):
         other = threading.Thread(target=write, args=[tmp_path])
         other.start()
         other.join(0.5)
         assert other.is_alive() and not (tmp_path / name).exists()
         results.write_record(tmp_path, "late", make_record(preset="single", seed=1, config=config | dict(seed=1)))
     other.join()
-    assert 1 in {row["seed"] for row in results.read_table(tmp_path / name)}
+    assert 1 in {row["seed"] for row in read_table(tmp_path / name)}
 
 
 def test_picture_names_tell_runs_apart():
@@ -457,7 +458,7 @@ def test_run_leaves_record_curve_and_checkpoint(finished):
         *(f"runs/{name}/{file}" for file in (".lock", "checkpoint.npz", "config.json", "log.csv"))])
     assert tuple(record) == (*results.FIELDS, "config")
     assert results.read_record(folder / "paper", name) == record
-    curve = results.read_table(folder / "paper" / "curves" / f"{name}.csv")
+    curve = read_table(folder / "paper" / "curves" / f"{name}.csv")
     assert [row["batch"] for row in curve] == [2, 4, 6]
     assert record["val_ll_k5"] == round(max(row["val_ll"] for row in curve), 3)
     assert record["best_batch"] == max(curve, key=lambda row: row["val_ll"])["batch"]
@@ -572,7 +573,7 @@ def test_run_is_one_processs_until_it_is_recorded(tmp_path, monkeypatch):
     folder, tested = tmp_path / "paper" / "runs" / name_of(make_config()), []
 
     def evaluate(*arguments, **kwargs):
-        with pytest.raises(InputError, match="another process is at work"), checkpoint.lock(folder):
+        with pytest.raises(InputError, match="another process is at work"), lock(folder):
             pass
         tested.append(real(*arguments, **kwargs))
         return tested[-1]
@@ -581,7 +582,7 @@ def test_run_is_one_processs_until_it_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "evaluate", evaluate)
     record = experiment.run(make_config(), tmp_path, make_dataset())
     assert [e.num_samples for e in tested] == [5, 12] and record["test_ll"] == round(tested[1].mean, 3)
-    with checkpoint.lock(folder):
+    with lock(folder):
         pass
 
 
@@ -604,7 +605,7 @@ def test_checkpoint_of_nobody_knows_what_is_not_gone_on_with(tmp_path):
 
 
 def test_folder_of_a_run_is_one_processs(tmp_path):
-    with checkpoint.lock(tmp_path / "run"):
+    with lock(tmp_path / "run"):
         with pytest.raises(InputError, match="another process is at work in"):
             experiment.train(make_config(), tmp_path / "run", make_dataset())
         assert files(tmp_path) == ["run/.lock"]
@@ -613,16 +614,16 @@ def test_folder_of_a_run_is_one_processs(tmp_path):
 
 
 def test_lock_ends_with_its_process(tmp_path):
-    code = ("import os, sys; from spvae_tf.training import checkpoint\n"
-            "with checkpoint.lock(sys.argv[1]): print('locked', flush=True); sys.stdin.read()")
+    code = ("import os, sys; from spvae_tf.files import lock\n"
+            "with lock(sys.argv[1]): print('locked', flush=True); sys.stdin.read()")
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], text=True, stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE)
     assert holder.stdout.readline() == "locked\n"
-    with pytest.raises(InputError, match="another process"), checkpoint.lock(tmp_path):
+    with pytest.raises(InputError, match="another process"), lock(tmp_path):
         pass
     holder.kill()
     holder.communicate()
-    with checkpoint.lock(tmp_path):
+    with lock(tmp_path):
         pass
 
 
@@ -640,7 +641,7 @@ def test_run_killed_at_its_last_checkpoint_keeps_its_whole_curve(tmp_path, monke
             experiment.run(make_config(), tmp_path / when, make_dataset())
         experiment.run(make_config(), tmp_path / when, make_dataset())
         curve = tmp_path / when / "paper" / "curves" / f"{name_of(make_config())}.csv"
-        assert [row["batch"] for row in results.read_table(curve)] == [2, 4, 6]
+        assert [row["batch"] for row in read_table(curve)] == [2, 4, 6]
 
 
 def test_commit_of_a_foreign_repository_is_unknown(tmp_path, monkeypatch):
@@ -738,12 +739,12 @@ def test_resumed_run_writes_exactly_one_row(tmp_path, finished, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         experiment.run(make_config(), tmp_path, make_dataset())
     tables.write_table1(folder)
-    assert results.read_table(folder / "table1.csv") == []
+    assert read_table(folder / "table1.csv") == []
     monkeypatch.setattr(Trainer, "save", save)
     record = experiment.run(make_config(), tmp_path, make_dataset())
     for _ in range(2):
         tables.write_table1(folder)
-        rows = results.read_table(folder / "table1.csv")
+        rows = read_table(folder / "table1.csv")
         assert len(rows) == 1
     uncertain = ("train_seconds", "commit")
     assert {k: v for k, v in record.items() if k not in uncertain} == {
@@ -871,13 +872,13 @@ def test_reproduce_table1_goes_on_after_a_failure(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(experiment, "_train", failing)
     assert tables.reproduce_table1(configs, tmp_path) == 1
     assert "the bound is not finite" in capsys.readouterr().err
-    assert [row["model"] for row in results.read_table(tmp_path / "paper" / "table1.csv")] == ["VAE"]
+    assert [row["model"] for row in read_table(tmp_path / "paper" / "table1.csv")] == ["VAE"]
     monkeypatch.setattr(experiment, "_train", train)
     assert tables.reproduce_table1(configs, tmp_path) == 0
     assert "already there" in capsys.readouterr().out
-    assert [row["model"] for row in results.read_table(tmp_path / "paper" / "table1.csv")] == ["SPVAE", "VAE"]
+    assert [row["model"] for row in read_table(tmp_path / "paper" / "table1.csv")] == ["SPVAE", "VAE"]
     assert tables.reproduce_table1(configs, tmp_path) == 0
-    assert len(results.read_table(tmp_path / "paper" / "table1.csv")) == 2
+    assert len(read_table(tmp_path / "paper" / "table1.csv")) == 2
 
 
 # --- the paper's numbers ----------------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.spvae import build_model
 from spvae_tf.training import checkpoint, configuration
-from spvae_tf.training import records as results
 from spvae_tf.training import trainer as training
 from spvae_tf.training.data import Dataset, load_dataset
 from spvae_tf.training.trainer import Compiled, NonFiniteError, Trainer, epochs, make_stream, restarted
@@ -209,7 +209,7 @@ def test_log_file_holds_the_history(tmp_path):
     script(trainer, [-1.25, -2.5, 0.125, -4.0])
     seen = []
     history = trainer.run(on_validation=seen.append)
-    assert history == seen == results.read_table(tmp_path / "log.csv")
+    assert history == seen == files.read_table(tmp_path / "log.csv")
     assert tuple(history[0]) == training.LOG_FIELDS
 
 
@@ -245,7 +245,7 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path, uninterrupted, monke
         assert_equal_weights(arrays[group], expected_arrays[group])
     for name in ("step", "strikes", "best_step", "best_ll"):
         assert state[name] == expected_state[name]
-    assert len(results.read_table(tmp_path / "log.csv")) == 4
+    assert len(files.read_table(tmp_path / "log.csv")) == 4
 
 
 @pytest.mark.parametrize("stream", ["epochs", "restarted"])

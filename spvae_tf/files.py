@@ -1,0 +1,155 @@
+"""Files that are whole or absent: text, CSV and NPZ; and folders that are one process's at a time."""
+
+import contextlib
+import csv
+import io
+import os
+from pathlib import Path
+
+import filelock
+import numpy as np
+
+from spvae_tf.errors import InputError
+
+# columns of every table that are text even where they look like a number, as a commit may
+TEXT_COLUMNS = ("model", "dataset", "likelihood", "protocol", "preset", "device", "versions", "commit")
+
+
+def write_atomically(path, write):
+    """Calls `write(temporary path)` and renames the result to `path`, so that nobody ever sees half a file.
+
+    Raises:
+      InputError: when the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path, text):
+    """Writes a text file atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def lock(folder, wait=False):
+    """Keeps a folder for this process; the lock ends with the process, however that ends.
+
+    Args:
+      folder: made when it does not exist; the lock is the file `.lock` in it.
+      wait: whether to wait for another process that has it.
+
+    Yields:
+      None.
+
+    Raises:
+      InputError: when another process has it, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    held = filelock.FileLock(folder / ".lock", timeout=-1 if wait else 0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held.acquire()
+    except filelock.Timeout as error:
+        raise InputError(f"another process is at work in {folder}; wait for it, or choose another folder") from error
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+def write_table(path, rows, columns):
+    """Writes dicts as CSV, atomically; keys that are no columns are left out."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_table(path):
+    """The rows of a CSV that `write_table` wrote: dicts, with numbers as numbers and empty fields as None.
+
+    Raises:
+      InputError: when the file is missing or damaged.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise InputError(f"there is no table {path}") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} is damaged ({error})") from error
+    if any(None in row or None in row.values() for row in rows):
+        raise InputError(f"{path} is damaged (a row has more or fewer fields than the head)")
+    return [{column: text or None if column in TEXT_COLUMNS else _value(text) for column, text in row.items()}
+            for row in rows]
+
+
+def _value(text):
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text or None
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+def write_npz(path, **arrays):
+    """Writes named arrays as a compressed .npz, atomically."""
+    def write(temporary):
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **{name: np.asarray(a) for name, a in arrays.items()})
+
+    write_atomically(path, write)
+
+
+def read_npz(path, required, optional=()):
+    """Reads arrays from a .npz file; pickled objects are never loaded.
+
+    Args:
+      path: of the file.
+      required: names of arrays.
+      optional: names of arrays that may be missing.
+
+    Returns:
+      dict name -> array.
+
+    Raises:
+      InputError: when the file or an array is missing or damaged.
+    """
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file or folder") from None
+    except Exception as error:  # a file of another kind fails in as many ways as there are file formats
+        raise InputError(f"{path}: not a readable .npz file ({' '.join(str(error).split())})") from error
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise InputError(f"{path}: a single array, not a .npz file with {', '.join(required)}")
+    with archive:
+        for key in required:
+            if key not in archive:
+                raise InputError(f"{path}: array {key!r} is missing; the file has {sorted(archive.files)}")
+        return {key: _read_array(archive, key, path) for key in (*required, *optional) if key in archive}
+
+
+def _read_array(archive, key, path):
+    try:
+        array = archive[key]
+    except Exception as error:  # truncated, of a wrong checksum, or a pickled object
+        raise InputError(f"{path}: array {key!r} cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: array {key!r} cannot be read (not in NumPy's format)")
+    return array
