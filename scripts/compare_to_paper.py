@@ -14,7 +14,7 @@ import sys
 from absl import flags
 
 from spvae_tf import files
-from spvae_tf.reproduction import compare
+from spvae_tf.reproduction import compare, text
 from spvae_tf.reproduction import table1 as tables
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released", "Folder with table1.csv, of one protocol.")
@@ -26,14 +26,14 @@ def main():
     rows = compare.read(_RESULTS_DIR.value)
     compared = compare.compare(rows)
     print("Table 1: test ELBO, k = 5000, whole test set, nats per image; mean ± standard deviation over seeds (runs)\n")
-    print(compare.aligned(compare.table1_lines(compared)))
+    print(text.aligned(compare.table1_lines(compared)))
     print("\nThe same runs at k = 5, beside the authors' own logs of the same sizes\n")
-    print(compare.aligned(compare.validation_lines(compared)))
+    print(text.aligned(compare.validation_lines(compared)))
     print(f"\nNot run: {'; '.join(compare.not_run(compared)) or 'nothing'}")
     if others := compare.without_a_cell(rows):
         print(f"Not compared, being samples or a user's own images: {', '.join(others)}")
     print("\nTable 2: parameters\n")
-    print(compare.aligned(compare.table2_lines(sizes := tables.table2())))
+    print(text.aligned(compare.table2_lines(sizes := tables.table2())))
     if _CSV.value:
         files.write_table(_CSV.value, compared, compare.FIELDS)
     wrong = compare.disagreements(compared) + compare.table2_disagreements(sizes)

@@ -8,6 +8,7 @@ from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.infer import HIDDEN_HALVES, read_mask
 from spvae_tf.reproduction import plots as figures
+from spvae_tf.reproduction import text
 from spvae_tf.training import configuration
 from spvae_tf.training import provenance as environment
 from spvae_tf.training import records as results
@@ -158,7 +159,7 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinement
 def _changes(config):
     """What was set besides cell, sizes, seed and fraction: a run so is another run."""
     limit = [] if config.max_batches is None else [f"max_batches={config.max_batches}"]
-    changed = [text for text in configuration.changes_as_text(config) if not text.startswith("train_fraction=")]
+    changed = [change for change in configuration.changes_as_text(config) if not change.startswith("train_fraction=")]
     return ", ".join(changed + limit) or NOTHING
 
 
@@ -224,12 +225,8 @@ def _order(item):
 
 
 def _cell(rows, task):
-    if not rows:
-        return "—"
-    mean, deviation = results.mean_and_deviation([row["value"] for row in rows])
     scale, unit = (1, "") if task in (IMAGE, HALF) else (100, " %")
-    spread = f" ± {scale * deviation:.1f}" if len(rows) > 1 else ""
-    return f"{scale * mean:.1f}{unit}{spread} ({len(rows)})"
+    return text.mean_of([scale * row["value"] for row in rows], unit=unit)
 
 
 def plot_bounds(rows, path):
@@ -294,6 +291,6 @@ def bounds_lines(rows):
         found = _by_model_and_setting(group)
         means = {column: np.mean([row["value"] for row in found.get(column, [])] or [np.nan]) for column in columns}
         margins = [means["SPVAE", setting] - means["VAE", setting] for setting in (AMORTISED, FITTED)]
-        lines.append([", ".join(data), figures.per_cent(fraction), *(_cell(found.get(c, []), IMAGE) for c in columns),
+        lines.append([", ".join(data), text.per_cent(fraction), *(_cell(found.get(c, []), IMAGE) for c in columns),
                       *("—" if np.isnan(margin) else f"{margin:+.1f}" for margin in margins)])
     return lines

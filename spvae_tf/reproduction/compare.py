@@ -3,12 +3,12 @@
 Everything here is a function of the CSVs that the runs left; log-likelihoods are nats per image.
 """
 
-import math
 from pathlib import Path
 
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation as grid
+from spvae_tf.reproduction import text
 from spvae_tf.training import configuration, data
 from spvae_tf.training import records as results
 
@@ -159,7 +159,7 @@ def _compare(key, cell, sizes, rows):
     whole = not shortcomings(used[0])
     ours = {}
     for name in ("test_ll", "val_ll_k5", "test_ll_k5"):
-        ours[name], deviation = results.mean_and_deviation([row[name] for row in used])
+        ours[name], deviation = text.mean_and_deviation([row[name] for row in used])
         ours[f"{name}_std"] = deviation if len(used) > 1 else None
     logged_val, logged_test = {"Table 2's": (cell.logged_val_ll, cell.logged_test_ll),
                                "the checkpoint's": cell.checkpoint_logged}.get(sizes, (None, None))
@@ -187,7 +187,7 @@ def _notes(cell, sizes, partial, foreign):
 
 
 def _verdict(values, reference):
-    mean, deviation = results.mean_and_deviation(values)  # of a single value the deviation is NaN: nothing lies within
+    mean, deviation = text.mean_and_deviation(values)  # of a single value the deviation is NaN: nothing lies within
     close = abs(mean - reference) <= TOLERANCE * abs(reference) or abs(mean - reference) <= DEVIATIONS * deviation
     return "agrees" if close else "disagrees"
 
@@ -220,18 +220,6 @@ def disagreements(compared):
 
 # --- tables as text ---------------------------------------------------------------------------------------------------
 
-def aligned(lines):
-    """Lists of cells, the first the head, as text in columns."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(text.ljust(w) for text, w in zip(line, widths)).rstrip() for line in lines)
-
-
-def markdown(lines):
-    """Lists of cells, the first the head, as a table in Markdown."""
-    head, *body = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-    return "\n".join([head, "|" + " --- |" * len(lines[0]), *body]) if body else "Nothing has been run."
-
-
 def cell_name(row):
     """The name of a run's cell.
 
@@ -242,38 +230,6 @@ def cell_name(row):
       str.
     """
     return f"{row['model']}, {row['dataset']}, {row['likelihood']}"
-
-
-def number(value, digits=1, sign=""):
-    """A number as text, "—" where there is none.
-
-    Args:
-      value: float; None and NaN are none.
-      digits: after the point.
-      sign: "+" to write it before positive numbers.
-
-    Returns:
-      str.
-    """
-    return "—" if value is None or math.isnan(value) else f"{value:{sign}.{digits}f}"
-
-
-def spread(mean, deviation, runs, sign=""):
-    """A mean with its standard deviation and how many runs it is of, "—" where there is none.
-
-    Args:
-      mean: float or None.
-      deviation: over seeds; None and NaN are left out.
-      runs: number of runs, or a text.
-      sign: "+" to write it before positive means.
-
-    Returns:
-      str.
-    """
-    if mean is None:
-        return "—"
-    text = "" if deviation is None or math.isnan(deviation) else f" ± {deviation:.1f}"
-    return f"{number(mean, 1, sign)}{text} ({runs})"
 
 
 def table1_lines(compared):
@@ -291,9 +247,9 @@ def table1_lines(compared):
             continue
         lines.append([
             cell_name(row), row["sizes"], f"{row['hidden_units'] or 'various'}, {row['latent_dim'] or 'various'}",
-            spread(row["test_ll"], row["test_ll_std"], row["runs"]), str(row["paper_test_ll"]),
-            number(row["difference"], 1, "+"), number(row["difference_per_pixel"], 4, "+"),
-            number(row["difference_percent"], 1, "+"), _reference(row),
+            text.spread(row["test_ll"], row["test_ll_std"], row["runs"]), str(row["paper_test_ll"]),
+            text.number(row["difference"], 1, "+"), text.number(row["difference_per_pixel"], 4, "+"),
+            text.number(row["difference_percent"], 1, "+"), _reference(row),
             row["verdict"] + (f" ({row['note']})" if row["note"] else "")])
     return lines
 
@@ -302,7 +258,7 @@ def _reference(row):
     """What a cell is compared with, and the two values where they are not ours and the paper's in its row."""
     if row["compared_with"] == TABLE_1:
         return TABLE_1
-    ours = spread(row["test_ll_k5"], row["test_ll_k5_std"], row["runs"])
+    ours = text.spread(row["test_ll_k5"], row["test_ll_k5_std"], row["runs"])
     return f"{LOG}: ours {ours}, theirs {row['logged_test_ll_k5']}"
 
 
@@ -320,8 +276,8 @@ def validation_lines(compared):
         if row["verdict"] != "not run":
             lines.append([cell_name(row), row["sizes"]])
             for name in ("val_ll_k5", "test_ll_k5"):
-                lines[-1] += [spread(row[name], row[f"{name}_std"], row["runs"]),
-                              number(row[f"logged_{name}"], 0)]
+                lines[-1] += [text.spread(row[name], row[f"{name}_std"], row["runs"]),
+                              text.number(row[f"logged_{name}"], 0)]
     return lines
 
 
@@ -338,7 +294,7 @@ def table2_lines(rows):
     for row in rows:
         thousands, published = row["params"] // 1000, row["paper_kparams"]
         lines.append([cell_name(row), f"{row['params']:,}", f"{published}k", f"{thousands - published:+,}k",
-                      number(100 * (thousands - published) / published, 1, "+"),
+                      text.number(100 * (thousands - published) / published, 1, "+"),
                       "agrees" if thousands == published else "disagrees"])
     return lines
 

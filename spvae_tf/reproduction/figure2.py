@@ -10,8 +10,8 @@ from tqdm import tqdm
 from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation as grid
-from spvae_tf.reproduction import plots as figures
 from spvae_tf.reproduction import table1 as tables
+from spvae_tf.reproduction import text
 from spvae_tf.training import configuration
 from spvae_tf.training import provenance as environment
 from spvae_tf.training import records as results
@@ -258,19 +258,10 @@ def format_losses(rows):
       str.
     """
     fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
-    lines = [["", *map(figures.per_cent, fractions)]]
+    lines = [["", *map(text.per_cent, fractions)]]
     for key, model in losses(rows).items():
-        lines.append([", ".join(key)] + [_mean_and_spread(model.get(fraction), "+" if fraction < 1 else "")
+        lines.append([", ".join(key)] + [text.mean_of(model.get(fraction), 0, "+" if fraction < 1 else "", runs=False)
                                          for fraction in fractions])
-    widths = [max(map(len, column)) for column in zip(*lines)]
     title = ("Test ELBO (k = 5) in nats per image on the whole training set, and the difference from it on a part; "
              "mean ± standard deviation over seeds")
-    return "\n".join([title] + ["  ".join(text.rjust(w) if n else text.ljust(w)
-                                          for n, (text, w) in enumerate(zip(line, widths))) for line in lines])
-
-
-def _mean_and_spread(values, sign):
-    if not values:
-        return "—"
-    mean, deviation = results.mean_and_deviation(values)
-    return f"{mean:{sign}.0f}" + (f" ± {deviation:.0f}" if len(values) > 1 else "")
+    return f"{title}\n{text.aligned(lines, numbers=True)}"

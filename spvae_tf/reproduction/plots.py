@@ -10,7 +10,7 @@ from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import table1 as tables
-from spvae_tf.training import records as results
+from spvae_tf.reproduction import text
 
 # colours that differ in lightness too, so that they survive grey printing (Okabe & Ito)
 COLOURS = {"SPVAE": "#0072B2", "VAE": "#E69F00", "Conv-SPVAE": "#56B4E9", "Conv-VAE": "#B35A00"}
@@ -116,11 +116,6 @@ def scaling(report, path):
 TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 
-def per_cent(fraction):
-    """A fraction as text, 0.005 as "0.5 %"."""
-    return f"{100 * fraction:g} %"
-
-
 def low_data_sweep(rows, path):
     """Figure 2: test ELBO against the fraction of the training set, continuous left, discrete right.
 
@@ -167,7 +162,7 @@ def _sweep_panel(axes, rows):
 def fraction_axis(axes):
     """Makes the fraction axis of drawn lines readable at both ends: logarithmic, in per cent."""
     axes.set_xscale("log")
-    axes.set_xticks(TICKS, [per_cent(tick) for tick in TICKS])
+    axes.set_xticks(TICKS, [text.per_cent(tick) for tick in TICKS])
     axes.minorticks_off()
     axes.set_xlim(min(min(line.get_xdata(), default=1) for line in axes.lines) / 1.35, 1.2)
     axes.grid(alpha=0.3)
@@ -211,7 +206,7 @@ def over_seeds(rows, field):
     values = {}
     for row in sorted(rows, key=lambda r: r["train_fraction"]):
         values.setdefault(row["train_fraction"], []).append(row[field])
-    return list(values), *zip(*map(results.mean_and_deviation, values.values()))
+    return list(values), *zip(*map(text.mean_and_deviation, values.values()))
 
 
 def _sweep_legend(rows):

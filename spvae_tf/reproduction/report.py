@@ -10,7 +10,7 @@ from pathlib import Path
 from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
-from spvae_tf.reproduction import authors, compare
+from spvae_tf.reproduction import authors, compare, text
 from spvae_tf.reproduction import beyond as usefulness
 from spvae_tf.reproduction import figure2 as sweep
 from spvae_tf.reproduction import plots as figures
@@ -43,7 +43,7 @@ def results_blocks(results_dir):
                    f"validation, {protocol}": compare.validation_lines(compared[protocol]),
                    f"less data, {protocol}": sweep_lines(Path(results_dir) / protocol),
                    f"cost, {protocol}": cost_lines(rows[protocol])}
-    blocks = {name: compare.markdown(lines) for name, lines in tables.items()}
+    blocks = {name: text.markdown(lines) for name, lines in tables.items()}
     blocks |= {f"not run, {protocol}": _not_run_block(rows[protocol], protocol) for protocol in rows}
     return blocks | {"svhn subset": _subset_block(results_dir)}
 
@@ -58,7 +58,7 @@ def readme_blocks(results_dir):
       dict name of a block -> its Markdown.
     """
     compared = {protocol: compare.compare(rows) for protocol, rows in compare.read_protocols(results_dir).items()}
-    return {"table 1": compare.markdown(summary_lines(compared))}
+    return {"table 1": text.markdown(summary_lines(compared))}
 
 
 def _useful_rows(results_dir):
@@ -105,7 +105,7 @@ def summary_lines(compared):
     whole = {protocol: _whole_cells(rows) for protocol, rows in compared.items()}
     lines = [["cell", "paper", *(f"ours, protocol {name} (runs)" for name in compared)]]
     for key, cell in sorted(paper.PAPER.items(), key=lambda item: BENCHMARKS.index(item[0][1:])):
-        ours = [compare.spread(r["test_ll"], r["test_ll_std"], r["runs"]) if (r := cells.get(key)) else "—"
+        ours = [text.spread(r["test_ll"], r["test_ll_std"], r["runs"]) if (r := cells.get(key)) else "—"
                 for cells in whole.values()]
         if set(ours) != {"—"}:
             lines.append([", ".join(key), f"{cell.test_ll}{' (of other sizes)' if cell.checkpoint else ''}", *ours])
@@ -146,7 +146,7 @@ def _margin(compared, keys):
         return "—"
     one, other = (whole[key] for key in keys)
     deviation = math.hypot(*(math.nan if r["test_ll_std"] is None else r["test_ll_std"] for r in (one, other)))
-    return compare.spread(one["test_ll"] - other["test_ll"], deviation, f"{one['runs']}, {other['runs']}", "+")
+    return text.spread(one["test_ll"] - other["test_ll"], deviation, f"{one['runs']}, {other['runs']}", sign="+")
 
 
 def cost_lines(rows):
@@ -193,8 +193,8 @@ def subset_lines(results_dir):
         curve, (used, partial) = curves.get((model, "svhn_cropped", likelihood), {}), compare.counted(group)
         lines.append([compare.cell_name(used[0]), "{}, {}".format(*sizes), protocol,
                       ", ".join(sorted({str(row["num_train"]) for row in used})),
-                      *(compare.spread(*results.mean_and_deviation([row[name] for row in used]), len(used))
-                        for name in ("test_ll_k5", "test_ll")), *(compare.number(curve.get(at)) for at in (0.05, 0.06)),
+                      *(text.mean_of([row[name] for row in used])
+                        for name in ("test_ll_k5", "test_ll")), *(text.number(curve.get(at)) for at in (0.05, 0.06)),
                       partial if not compare.shortcomings(used[0]) else f"partial ({partial})"])
     return lines
 
@@ -214,7 +214,7 @@ def sweep_lines(folder):
             if row["dataset"] in paper.DATASETS and not compare.cut_off(row)]
     tested = [row for row in rows if row["test_ll"] is not None and not compare.shortcomings(row)]
     fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
-    lines = [["model", "likelihood", "data set", "sizes", "k", *map(figures.per_cent, fractions)]]
+    lines = [["model", "likelihood", "data set", "sizes", "k", *map(text.per_cent, fractions)]]
     for preset, sizes in (("tuned", "Table 2's"), ("grid", "by validation")):
         quick, full = (sweep.losses([row for row in some if row["preset"] == preset], field)
                        for some, field in ((rows, "test_ll_k5"), (tested, "test_ll")))
@@ -229,17 +229,14 @@ def sweep_lines(folder):
 
 def _lost(values, fraction):
     """A model's entry at a fraction; `values` is one of sweep.losses'."""
-    if not values.get(fraction):
-        return "—"
-    found = values[fraction]
-    return compare.spread(*results.mean_and_deviation(found), len(found), "+" if fraction < 1 else "")
+    return text.mean_of(values.get(fraction), sign="+" if fraction < 1 else "")
 
 
 def _subset_block(results_dir):
     """The table of the SVHN subset, or the command that would run it."""
     lines = subset_lines(results_dir)
     command = [] if len(lines) > 1 else ["", "```bash", SUBSET_COMMAND, "```"]
-    return "\n".join([compare.markdown(lines), *command])
+    return "\n".join([text.markdown(lines), *command])
 
 
 SUBSET_COMMAND = (

@@ -13,6 +13,7 @@ from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation as grid
+from spvae_tf.reproduction import text
 from spvae_tf.spvae import MODELS, build_model, canonical_name
 from spvae_tf.training import configuration, data
 from spvae_tf.training import provenance as environment
@@ -96,10 +97,7 @@ def _grid(title, cells, datasets):
     heads = [f"{dataset}, {likelihood}" for dataset, likelihood in columns]
     lines = [["", *heads]] + [[m, *(cells.get((m, *column), "—") for column in columns)]
                               for m in MODELS if any((m, *column) in cells for column in columns)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join([title] + ["  ".join([line[0].ljust(widths[0])]
-                                          + [text.rjust(w) for text, w in zip(line[1:], widths[1:])])
-                                for line in lines])
+    return f"{title}\n{text.aligned(lines, numbers=True)}"
 
 
 # --- Table 1 ----------------------------------------------------------------------------------------------------------
@@ -159,11 +157,11 @@ def _sized(config, preset, grid_name, cell_of):
     return [config]
 
 
-def _seed(text):
+def _seed(word):
     try:
-        return int(text)
+        return int(word)
     except ValueError as error:
-        raise InputError(f"seed is {text!r}; it must be an integer") from error
+        raise InputError(f"seed is {word!r}; it must be an integer") from error
 
 
 def reproduce_table1(configs, results_dir, workers=1):
@@ -283,9 +281,9 @@ def _test_of_winner(validation, records, failures):
     return [grid.Task(winner, True)] if record["test_ll"] is None else []
 
 
-def _say(text):
+def _say(line):
     """Prints a line beside progress bars, at once even into a file."""
-    tqdm.write(text)
+    tqdm.write(line)
     sys.stdout.flush()
 
 
@@ -330,7 +328,7 @@ def dry_run(configs, results_dir):
     notes = {"records": "batches: the mean of this folder's records of the same model, data and settings; ",
              "assumed": f"batches: {grid.ASSUMED_BATCHES} assumed where no record tells, early stopping decides; "}
     sources = {estimates[configuration.run_name(c)].known_from for c in missing}
-    print("".join(text for source, text in notes.items() if source in sources)
+    print("".join(note for source, note in notes.items() if source in sources)
           + f"seconds: measured here on {measured} sizes, validation included, interpolated in H and n_z between them")
 
 
@@ -384,10 +382,9 @@ def format_table1(records):
         groups.setdefault((record["model"], record["dataset"], record["likelihood"]), []).append(record)
     cells = {}
     for key, group in groups.items():
-        mean, deviation = results.mean_and_deviation([r["test_ll"] for r in group])
-        spread = f" ± {deviation:.0f}" if len(group) > 1 else ""
+        spread = text.mean_of([r["test_ll"] for r in group], digits=0, runs=False)
         published = group[0]["paper_test_ll"]
-        cells[key] = f"{mean:.0f}{spread}" + (f" ({published})" if published is not None else "")
+        cells[key] = spread + (f" ({published})" if published is not None else "")
     counts = sorted({(r["num_samples"], r["num_test_images"]) for r in records})
     used = ", ".join(f"k = {k} on {n} images" for k, n in counts)
     title = f"Test ELBO in nats per image, {used}; the paper's (k = 5000, whole test set) in brackets"

@@ -137,18 +137,3 @@ def read_rows(path, fields=FIELDS):
         except InputError as error:
             raise InputError(f"{path} is damaged ({error})") from error
     return rows
-
-
-def mean_and_deviation(values):
-    """Mean and standard deviation over seeds.
-
-    Args:
-      values: a sequence of numbers, at least one.
-
-    Returns:
-      (mean, standard deviation with n − 1, NaN for a single value).
-    """
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return mean, math.nan
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))

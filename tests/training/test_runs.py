@@ -292,16 +292,6 @@ def test_commit_that_looks_like_a_number_stays_text(tmp_path, commit):
     assert read_table(tmp_path / "t.csv")[0]["commit"] == commit
 
 
-def test_mean_and_deviation():
-    values = [2819.0, 2801.5, 2833.25]
-    mean, deviation = results.mean_and_deviation(values)
-    assert mean == pytest.approx(statistics.mean(values))
-    assert deviation == pytest.approx(statistics.stdev(values))
-    mean, deviation = results.mean_and_deviation([-3.0])
-    assert mean == -3 and math.isnan(deviation)
-    assert results.mean_and_deviation([1, 1]) == (1, 0)
-
-
 def test_table1_as_text():
     records = [make_record(test_ll=2820.4), make_record(test_ll=2830.4, seed=1),
                make_record(model="VAE", test_ll=2600.2, paper_test_ll=2598),
