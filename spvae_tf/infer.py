@@ -1,4 +1,8 @@
-"""A model's answers about images in files, as files: arrays (.npz), tables (.csv) and grids of pictures (.png)."""
+"""A model's answers about images in files, as files: arrays (.npz), tables (.csv) and grids of pictures (.png).
+
+Every answer is a function of a model, a folder `out`, images `x` [n, pixels] with their `names`, k = `num_samples` and an
+integer `seed`. It writes into `out` and returns the files.
+"""
 
 from pathlib import Path
 
@@ -8,14 +12,13 @@ import tensorflow as tf
 
 from spvae_tf.errors import InputError
 from spvae_tf.files import read_npz, write_atomically, write_npz, write_table
+from spvae_tf.queries.masks import HIDDEN_HALVES, hide_half
 from spvae_tf.training import data
 
-HIDDEN_HALVES = ("left", "right", "top", "bottom")
 GAP, SCALE = 2, 3  # of grids: white pixels between pictures, screen pixels per pixel
 PICTURES = 16  # images that a grid shows
 
-
-# --- in
+# --- files in ---------------------------------------------------------------------------------------------------------
 
 
 def read_images(path, image_shape, likelihood, round_pixels=True, seed=0, mask=None):
@@ -40,14 +43,7 @@ def read_images(path, image_shape, likelihood, round_pixels=True, seed=0, mask=N
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted(path.glob("*.png"))
-        if not files:
-            raise InputError(f"{path} holds no .png files")
-        read = [_read_png(file) for file in files]
-        shapes = {image.shape: file for image, file in zip(read, files)}
-        if len(shapes) > 1:
-            raise InputError(f"{path} has images of several sizes, as {' and '.join(f.name for f in shapes.values())}")
-        images, names = np.stack(read), [file.name for file in files]
+        images, names = _read_pngs(path)
     else:
         images = read_npz(path, ["x"])["x"]
         names = [str(number) for number in range(len(images))] if images.ndim else []
@@ -66,11 +62,21 @@ def read_images(path, image_shape, likelihood, round_pixels=True, seed=0, mask=N
     return x, names, observed.reshape(len(names), -1)
 
 
-def _read_png(path):
-    try:
-        return tf.io.decode_png(path.read_bytes(), channels=3).numpy()
-    except (tf.errors.InvalidArgumentError, OSError) as error:
-        raise InputError(f"{path}: not a readable .png file") from error
+def _read_pngs(folder):
+    """(RGB images uint8 [n, H, W, 3], names of their files) of a folder."""
+    files = sorted(folder.glob("*.png"))
+    if not files:
+        raise InputError(f"{folder} holds no .png files")
+    images = []
+    for file in files:
+        try:
+            images.append(tf.io.decode_png(file.read_bytes(), channels=3).numpy())
+        except (tf.errors.InvalidArgumentError, OSError) as error:
+            raise InputError(f"{file}: not a readable .png file") from error
+    shapes = {image.shape: file.name for image, file in zip(images, files)}
+    if len(shapes) > 1:
+        raise InputError(f"{folder} has images of several sizes, as {' and '.join(shapes.values())}")
+    return np.stack(images), [file.name for file in files]
 
 
 def read_mask(mask, count, image_shape):
@@ -88,95 +94,38 @@ def read_mask(mask, count, image_shape):
     Raises:
       InputError: for another word, or an array of another shape or dtype.
     """
-    height, width = image_shape
-    observed = np.ones(image_shape, bool)
     if mask in HIDDEN_HALVES:
-        half = {"left": np.s_[:, :width // 2], "right": np.s_[:, width // 2:],
-                "top": np.s_[:height // 2], "bottom": np.s_[height // 2:]}[mask]
-        observed[half] = False
-    elif str(mask).endswith(".npz"):
-        observed = read_npz(mask, ["observed"])["observed"]
-        if observed.dtype != bool or observed.shape not in ((height, width), (count, height, width)):
-            raise InputError(f"{mask}: array 'observed' is {observed.dtype} of shape {observed.shape}; it must be bool "
-                             f"of shape {(height, width)} or {(count, height, width)}")
-    else:
+        return hide_half(mask, count, image_shape)
+    if not str(mask).endswith(".npz"):
         raise InputError(f"mask is {mask!r}; it must be one of {', '.join(HIDDEN_HALVES)} or the path of an .npz")
-    return np.broadcast_to(observed, (count, height, width)).reshape(count, -1)
+    observed = read_npz(mask, ["observed"])["observed"]
+    allowed = tuple(image_shape), (count, *image_shape)
+    if observed.dtype != bool or observed.shape not in allowed:
+        raise InputError(f"{mask}: array 'observed' is {observed.dtype} of shape {observed.shape}; it must be bool "
+                         f"of shape {allowed[0]} or {allowed[1]}")
+    return np.broadcast_to(observed, allowed[1]).reshape(count, -1)
 
 
-# --- out
-
-
-def write_grid(path, rows):
-    """Writes pictures side by side as a PNG, atomically.
-
-    Args:
-      path: of the .png.
-      rows: [rows, columns, H, W] grey or [rows, columns, H, W, 3] RGB, in [0, 1]; values outside are clipped.
-    """
-    rows = np.asarray(rows)
-    rows = np.repeat(rows[..., None], 3, axis=-1) if rows.ndim == 4 else rows
-    rows = np.pad(rows, [(0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=1)
-    grid = np.concatenate(np.concatenate(rows, axis=1), axis=1)[:-GAP, :-GAP]  # [rows · H, columns · W, 3]
-    pixels = np.rint(255 * np.clip(grid, 0, 1)).astype(np.uint8).repeat(SCALE, axis=0).repeat(SCALE, axis=1)
-    png = tf.io.encode_png(pixels).numpy()
-    write_atomically(path, lambda temporary: temporary.write_bytes(png))
-
-
-def heat_colours(heat):
-    """Heat as RGB [..., 3], from the 1st percentile of all of it to the 99th."""
-    low, high = np.percentile(heat, [1, 99])
-    return matplotlib.colormaps["inferno"]((np.asarray(heat) - low) / max(high - low, 1e-9))[..., :3]
-
-
-# --- answers
+# --- answers out ------------------------------------------------------------------------------------------------------
 
 
 def sample(model, out, n, mean=True, seed=0):
-    """New images: sample.npz (x, float32 [n, H, W]) and sample.png.
-
-    Args:
-      model: SPVAE.
-      out: folder.
-      n: how many.
-      mean: whether pixels are E[x | z] or drawn from p(x | z).
-      seed: integer.
-
-    Returns:
-      The files.
-    """
+    """New images: sample.npz (x, float32 [n, H, W]) and sample.png; `mean` as in the query."""
     x = model.sample(n, mean, seed).numpy().reshape(n, *model.image_shape)
-    columns = int(np.ceil(np.sqrt(min(n, PICTURES**2))))
     shown = x[:PICTURES**2]
-    blank = np.ones([-len(shown) % columns, *model.image_shape], x.dtype)  # white, to the end of the last row
-    shown = np.concatenate([shown, blank]).reshape(-1, columns, *model.image_shape)
-    return _write(out, "sample", dict(x=x), shown)
+    return _write(out, "sample", dict(x=x), shown, columns=int(np.ceil(np.sqrt(len(shown)))))
 
 
 def inpaint(model, out, x, names, observed, num_draws, num_samples, seed=0):
-    """Hidden pixels filled in: inpaint.npz (mean [n, H, W], draws [n, draws, H, W], observed, names), inpaint.png.
+    """Hidden pixels filled in: inpaint.npz (mean [n, H, W], draws [n, draws, H, W], observed, names), inpaint.png."""
+    def shaped(images):
+        return np.reshape(images, (*np.shape(images)[:-1], *model.image_shape))
 
-    Args:
-      model: SPVAE.
-      out: folder.
-      x: [n, pixels].
-      names: of the images.
-      observed: bool [n, pixels].
-      num_draws: draws per image.
-      num_samples: k.
-      seed: integer.
-
-    Returns:
-      The files.
-    """
-    shape = (-1, *model.image_shape)
-    mean = model.inpaint(x, observed, num_samples=num_samples, seed=seed).numpy().reshape(shape)
-    draws = model.inpaint(x, observed, num_draws, num_samples=num_samples, seed=seed).numpy()
-    draws = draws.reshape(len(x), num_draws, *model.image_shape)
-    visible = np.where(observed, x, 0.5).reshape(shape)
-    rows = [x.reshape(shape), visible, mean, *np.moveaxis(draws, 1, 0)]
-    return _write(out, "inpaint", dict(mean=mean, draws=draws, observed=observed.reshape(shape), names=names),
-                  np.stack(rows)[:, :PICTURES])
+    mean = model.inpaint(x, observed, num_samples=num_samples, seed=seed)
+    draws = shaped(model.inpaint(x, observed, num_draws, num_samples=num_samples, seed=seed))
+    rows = [shaped(x), shaped(np.where(observed, x, 0.5)), shaped(mean), *np.moveaxis(draws, 1, 0)]
+    arrays = dict(mean=shaped(mean), draws=draws, observed=shaped(observed), names=names)
+    return _write(out, "inpaint", arrays, *rows)
 
 
 def score(model, out, x, names, num_samples, seed=0):
@@ -184,40 +133,22 @@ def score(model, out, x, names, num_samples, seed=0):
 
     The table has a row for each image: image, log_prob and standard_error (nats), num_samples (k), levelled_off (the
     k from which on the bound has changed little) and effective_sample_size (the least of the leaf VAEs that the image
-    most probably uses; see `inference.Diagnostics`).
-
-    Args:
-      model, out, x, names, num_samples, seed: as in `inpaint`.
-
-    Returns:
-      The files.
+    most probably uses; see `density.Diagnostics`).
     """
     shape = (-1, *model.image_shape)
     report = model.diagnose(x, num_samples, seed=seed)
     heat = model.outlier_score(x, num_samples, seed).heat.numpy().reshape(shape)
-    columns = dict(image=names, log_prob=report.log_prob.numpy(), standard_error=report.standard_error.numpy(),
-                   num_samples=np.full(len(x), num_samples), levelled_off=report.levelled_off.numpy(),
-                   effective_sample_size=_least_effective(model, x, report, num_samples, seed))
-    images = np.repeat(x.reshape(shape)[:PICTURES, ..., None], 3, axis=-1)
-    pictures = np.stack([images, heat_colours(heat)[:PICTURES]])
-    return _write(out, "score", dict(heat=heat, names=names), pictures, columns)
-
-
-def _least_effective(model, x, report, num_samples, seed):
-    """The least effective sample size among the leaves of each image's most probable tree, [n]."""
-    leaves = model.most_probable_tree(x, num_samples, seed=seed).leaves.numpy() > 0
-    return np.where(leaves, report.effective_sample_size, np.inf).min(axis=(1, 2))
+    used = model.most_probable_tree(x, num_samples, seed=seed).leaves.numpy() > 0
+    sizes = np.where(used, report.effective_sample_size, np.inf).min(axis=(1, 2))
+    table = dict(image=names, log_prob=report.log_prob.numpy(), standard_error=report.standard_error.numpy(),
+                 num_samples=np.full(len(x), num_samples), levelled_off=report.levelled_off.numpy(),
+                 effective_sample_size=sizes)
+    grey = np.repeat(x.reshape(*heat.shape, 1), 3, axis=-1)
+    return _write(out, "score", dict(heat=heat, names=names), grey, _colours(heat), table=table)
 
 
 def embed(model, out, x, names, num_samples, seed=0):
-    """Latent embeddings: embed.npz (features [n, features], as `SPVAE.embed` lays them out; names).
-
-    Args:
-      model, out, x, names, num_samples, seed: as in `inpaint`.
-
-    Returns:
-      The files.
-    """
+    """Latent embeddings: embed.npz (features [n, features], as `latent.embed` lays them out; names)."""
     return _write(out, "embed", dict(features=model.embed(x, num_samples, seed), names=names))
 
 
@@ -225,35 +156,69 @@ def posterior(model, out, x, names, num_samples, seed=0):
     """The SPN's latent states: posterior.csv, posterior.npz and posterior.png.
 
     The table has a row for each image: image, and P(leaf VAE | x) of every leaf region r and component c as leaf_r_c.
-    The .npz has leaves, partitions, children_0, sums_0, children_1, … of `inference.Posterior`, and of the most
+    The .npz has leaves, partitions, children_0, sums_0, children_1, … of `latent.Posterior`, and of the most
     probable tree tree_log_prob, tree_leaves and tree_reconstruction; the picture shows images above the latter.
-
-    Args:
-      model, out, x, names, num_samples, seed: as in `inpaint`.
-
-    Returns:
-      The files.
     """
-    shape = (-1, *model.image_shape)
     states = model.posterior(x, num_samples, seed=seed)
     tree = model.most_probable_tree(x, num_samples, seed=seed)
+    x, reconstruction = (np.reshape(images, (-1, *model.image_shape)) for images in (x, tree.reconstruction))
     arrays = dict(names=names, leaves=states.leaves, partitions=states.partitions, tree_log_prob=tree.log_prob,
-                  tree_leaves=tree.leaves, tree_reconstruction=tree.reconstruction.numpy().reshape(shape))
+                  tree_leaves=tree.leaves, tree_reconstruction=reconstruction)
     for height, (children, sums) in enumerate(zip(states.children, states.sums)):
         arrays |= {f"children_{height}": children, f"sums_{height}": sums}
     leaves = states.leaves.numpy()
-    columns = dict(image=names) | {f"leaf_{r}_{c}": leaves[:, r, c] for r, c in np.ndindex(leaves.shape[1:])}
-    pictures = np.stack([x.reshape(shape), arrays["tree_reconstruction"]])[:, :PICTURES]
-    return _write(out, "posterior", arrays, pictures, columns)
+    table = dict(image=names) | {f"leaf_{r}_{c}": leaves[:, r, c] for r, c in np.ndindex(leaves.shape[1:])}
+    return _write(out, "posterior", arrays, x, reconstruction, table=table)
 
 
-def _write(out, name, arrays, pictures=None, columns=None):
+def _write(out, name, arrays, *rows, columns=None, table=None):
+    """Writes the .npz of an answer, the .png if there are rows of pictures, the .csv if there is a table."""
     files = [Path(out) / f"{name}.npz"]
     write_npz(files[0], **arrays)
-    if pictures is not None:
+    if rows:
         files.append(Path(out) / f"{name}.png")
-        write_grid(files[-1], pictures)
-    if columns is not None:
+        if columns is None:
+            rows = [row[:PICTURES] for row in rows]
+        write_png(files[-1], tile(np.concatenate(rows), columns or len(rows[0]), GAP))
+    if table:
         files.append(Path(out) / f"{name}.csv")
-        write_table(files[-1], [dict(zip(columns, row)) for row in zip(*columns.values())], list(columns))
+        write_table(files[-1], [dict(zip(table, values)) for values in zip(*table.values())], list(table))
     return files
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def tile(images, columns, margin=2, background=1.0):
+    """Images side by side.
+
+    Args:
+      images: [n, H, W] grey or [n, H, W, 3] RGB.
+      columns: images in a row.
+      margin: pixels between them.
+      background: shade of these pixels, and of missing images in the last row.
+
+    Returns:
+      [rows · (H + margin) − margin, columns · (W + margin) − margin], or RGB.
+    """
+    count, height, width, *channels = images.shape
+    rows = -(-count // columns)
+    canvas = np.full([rows * (height + margin), columns * (width + margin), *channels], background, images.dtype)
+    for n, image in enumerate(images):
+        row, column = n // columns * (height + margin), n % columns * (width + margin)
+        canvas[row:row + height, column:column + width] = image
+    return canvas[:-margin or None, :-margin or None]
+
+
+def write_png(path, image):
+    """Writes a picture [H, W] grey or [H, W, 3] RGB as a PNG, enlarged SCALE times; clips its values to [0, 1]."""
+    image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
+    pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8).repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+    png = tf.io.encode_png(pixels).numpy()
+    write_atomically(path, lambda temporary: temporary.write_bytes(png))
+
+
+def _colours(heat):
+    """Heat as RGB [..., 3], from the 1st percentile of all of it to the 99th."""
+    low, high = np.percentile(heat, [1, 99])
+    return matplotlib.colormaps["inferno"]((heat - low) / max(high - low, 1e-9))[..., :3]

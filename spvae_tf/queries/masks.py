@@ -1,0 +1,88 @@
+"""Where a mask enters: images and masks are checked here, once; the code below trusts what passed.
+
+Images `x` are floating point [batch, pixels] in [0, 1]. A mask `observed` is bool [batch, pixels], True where a pixel is
+observed. What happens to a pixel that is unobserved, whatever stands there, NaN included:
+
+* `check_images` sets it to 0;
+* the encoder sees a guess of the decoder in its place (`Mixture.encode`);
+* it drops out of p(x_l | z_l) (`Mixture.log_likelihood`) and of the base measure (`Mixture.log_base`);
+* a leaf that sees no pixel at all is exactly log 1, and its code has the prior (`density`, `leaves.propose`).
+"""
+
+import numpy as np
+
+from spvae_tf.errors import InputError
+
+HIDDEN_HALVES = ("left", "right", "top", "bottom")
+
+
+def hide_half(half, count, image_shape):
+    """The mask that hides a half of every image.
+
+    Args:
+      half: one of HIDDEN_HALVES.
+      count: number of images.
+      image_shape: (height, width).
+
+    Returns:
+      bool [count, pixels], False at hidden pixels.
+
+    Raises:
+      InputError: for another half.
+    """
+    if half not in HIDDEN_HALVES:
+        raise InputError(f"half is {half!r}; it must be one of {', '.join(HIDDEN_HALVES)}")
+    height, width = image_shape
+    observed = np.ones(image_shape, bool)
+    observed[{"left": np.s_[:, :width // 2], "right": np.s_[:, width // 2:],
+              "top": np.s_[:height // 2], "bottom": np.s_[height // 2:]}[half]] = False
+    return np.tile(observed.ravel(), (count, 1))
+
+
+def check_images(model, x, observed=None):
+    """Raises InputError unless x are images and `observed` is None or their mask.
+
+    Args:
+      model: SPVAE.
+      x: as above; only observed pixels have to lie in [0, 1].
+      observed: bool [batch, pixels]. None: all are observed.
+
+    Returns:
+      (x as NumPy of the model's dtype with unobserved pixels set to 0, observed as NumPy or None).
+    """
+    x = check_shape(model, x)
+    if not np.issubdtype(x.dtype, np.floating):
+        raise InputError(f"images are {x.dtype}; they must be floating point in [0, 1]")
+    x = x.astype(model.variable_dtype)
+    if observed is not None:
+        observed = check_mask("observed", observed, x.shape)
+        x = np.where(observed, x, x.dtype.type(0))
+    if np.isnan(x).any():
+        image, pixel = np.argwhere(np.isnan(x))[0]
+        raise InputError(f"image {image} is NaN at pixel {pixel}; pixels must lie in [0, 1]")
+    if x.size and (x.min() < 0 or x.max() > 1):
+        raise InputError(f"pixels reach from {x.min():g} to {x.max():g}; they must lie in [0, 1]")
+    return x, observed
+
+
+def check_shape(model, x):
+    """x as NumPy; raises InputError unless it is [batch, pixels]."""
+    x = _as_array("images", x)
+    if x.ndim != 2 or x.shape[1] != model.graph.num_variables:
+        raise InputError(f"images have shape {x.shape}; the model takes [batch, {model.graph.num_variables}]")
+    return x
+
+
+def check_mask(name, mask, shape):
+    """The mask as NumPy; raises InputError, with the argument's name, unless it is bool of that shape."""
+    mask = _as_array(name, mask)
+    if mask.dtype != bool or mask.shape != shape:
+        raise InputError(f"{name} is {mask.dtype} of shape {mask.shape}; it must be bool of shape {shape}")
+    return mask
+
+
+def _as_array(name, values):
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name}: cannot be made an array ({error})") from error
