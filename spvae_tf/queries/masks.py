@@ -11,27 +11,14 @@ observed. What happens to a pixel that is unobserved, whatever stands there, NaN
 
 import numpy as np
 
-from spvae_tf.errors import InputError
+from spvae_tf.errors import InputError, check_choice
 
 HIDDEN_HALVES = ("left", "right", "top", "bottom")
 
 
 def hide_half(half, count, image_shape):
-    """The mask that hides a half of every image.
-
-    Args:
-      half: one of HIDDEN_HALVES.
-      count: number of images.
-      image_shape: (height, width).
-
-    Returns:
-      bool [count, pixels], False at hidden pixels.
-
-    Raises:
-      InputError: for another half.
-    """
-    if half not in HIDDEN_HALVES:
-        raise InputError(f"half is {half!r}; it must be one of {', '.join(HIDDEN_HALVES)}")
+    """The mask, bool [count, pixels], that hides one of HIDDEN_HALVES of images of a (height, width)."""
+    check_choice("half", half, HIDDEN_HALVES)
     height, width = image_shape
     observed = np.ones(image_shape, bool)
     observed[{"left": np.s_[:, :width // 2], "right": np.s_[:, width // 2:],
