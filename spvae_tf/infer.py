@@ -1,7 +1,7 @@
 """A model's answers about images in files, as files: arrays (.npz), tables (.csv) and grids of pictures (.png).
 
-Every answer is a function of a model, a folder `out`, images `x` [n, pixels] with their `names`, k = `num_samples` and an
-integer `seed`. It writes into `out` and returns the files.
+Every answer is a function of a model, a folder `out`, images `x` [n, pixels] with their `names`, k = `num_samples` and
+an integer `seed`. It writes into `out` and returns the files.
 """
 
 from pathlib import Path

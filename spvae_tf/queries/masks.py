@@ -1,7 +1,7 @@
 """Where a mask enters: images and masks are checked here, once; the code below trusts what passed.
 
-Images `x` are floating point [batch, pixels] in [0, 1]. A mask `observed` is bool [batch, pixels], True where a pixel is
-observed. What happens to a pixel that is unobserved, whatever stands there, NaN included:
+Images `x` are floating point [batch, pixels] in [0, 1]. A mask `observed` is bool [batch, pixels], True where a pixel
+is observed. What happens to a pixel that is unobserved, whatever stands there, NaN included:
 
 * `check_images` sets it to 0;
 * the encoder sees a guess of the decoder in its place (`Mixture.encode`);
