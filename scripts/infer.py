@@ -57,8 +57,8 @@ def images(config, mask):
         test = test[:_NUM_IMAGES.value or 64]
         observed = None if mask is None else answers.read_mask(mask, len(test), config.image_shape)
         return test, [str(number) for number in range(len(test))], observed
-    round_pixels = config.dataset != "svhn_cropped" if config.round_pixels is None else config.round_pixels
-    found = answers.read_images(_IMAGES.value, config.image_shape, config.likelihood, round_pixels, _SEED.value, mask)
+    found = answers.read_images(_IMAGES.value, config.image_shape, config.likelihood, config.dataset,
+                                config.round_pixels, _SEED.value, mask)
     check_number(len(found[0]), f"{_IMAGES.value} holds")
     return [part[:_NUM_IMAGES.value] for part in found]
 

@@ -21,7 +21,7 @@ PICTURES = 16  # images that a grid shows
 # --- files in ---------------------------------------------------------------------------------------------------------
 
 
-def read_images(path, image_shape, likelihood, round_pixels=True, seed=0, mask=None):
+def read_images(path, image_shape, likelihood, dataset, round_pixels=None, seed=0, mask=None):
     """A user's images, prepared like those that a model was trained on, and which of their pixels are observed.
 
     What stands at hidden pixels, NaN included, does not matter: images are scaled by what is observed of them.
@@ -31,7 +31,8 @@ def read_images(path, image_shape, likelihood, round_pixels=True, seed=0, mask=N
         [0, 1]; [n, H, W], [n, H, W, 1] or [n, H, W, 3]).
       image_shape: (height, width) of the model.
       likelihood: "continuous" (noise is added) or "discrete".
-      round_pixels: whether to round to multiples of 1/255.
+      dataset: the data set that the model was trained on; its preparation is theirs, too (data.prepare).
+      round_pixels: as in data.prepare.
       seed: of the noise.
       mask: as in `read_mask`; None: all pixels are observed.
 
@@ -58,7 +59,9 @@ def read_images(path, image_shape, likelihood, round_pixels=True, seed=0, mask=N
     images = data.check_images(images, f"{path}: array 'x'")
     darkest = np.where(observed, images, 255 if images.dtype == np.uint8 else 1).min(axis=(1, 2), keepdims=True)
     images = np.where(observed, images, darkest.astype(images.dtype))
-    x = data.preprocess(images, likelihood, round_pixels=round_pixels, rng=np.random.default_rng(seed))
+    x = data.prepare(images, dataset, round_pixels)
+    if likelihood == "continuous":
+        x = data.perturb(x, np.random.default_rng(seed))
     return x, names, observed.reshape(len(names), -1)
 
 

@@ -4,8 +4,12 @@ import csv
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 DATA = Path(__file__).parent / "paper_data"
 DIGITIZED_SWEEP, AUTHORS_RUNS = DATA / "figure2_digitized.csv", DATA / "authors_runs.csv"
+SPLITS = DATA / "splits.npz"
+SPLIT_DATASETS = ("mnist", "cifar10")  # whose division by the authors is known
 
 
 class Cell(NamedTuple):
@@ -109,3 +113,16 @@ def authors_runs():
             sizes.setdefault((int(row["hidden_units"]), int(row["latent_dim"])), []).append(
                 (float(row["val_ll_k5"]), float(row["test_ll_k5"])))
     return {key: {size: sorted(values, reverse=True) for size, values in sizes.items()} for key, sizes in runs.items()}
+
+
+def authors_splits(dataset):
+    """The authors' division of a data set's official training images, in the order of their arrays.
+
+    Args:
+      dataset: one of SPLIT_DATASETS.
+
+    Returns:
+      {"train": int positions in the official file [n], "validation": the same}.
+    """
+    with np.load(SPLITS) as file:
+        return {split: file[f"{dataset}_{split}"].astype(int) for split in ("train", "validation")}

@@ -45,8 +45,8 @@ class StackedDense(keras.layers.Layer):
 
     def __init__(self, num_experts, num_inputs, units, rng, **kwargs):
         super().__init__(**kwargs)
-        # a normal cut at two deviations, its variance 2/fan_in after the cut (released code)
-        stddev = math.sqrt(2 / num_inputs) / 0.87962566103423978
+        # a normal cut at two deviations, with TensorFlow 1's 1.3 for what the cut takes: a variance of 2.012/fan_in
+        stddev = math.sqrt(1.3 * 2 / num_inputs)
         self.kernel = self.add_weight(
             shape=(num_experts, num_inputs, units), name="kernel",
             initializer=keras.initializers.TruncatedNormal(0.0, stddev, seed=_seed(rng)))

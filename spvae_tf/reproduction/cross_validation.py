@@ -397,7 +397,8 @@ def _images_of(config):
     """(image shape, validation images, test images)."""
     name = config.dataset
     if name in data.OFFICIAL_SIZES:  # known without loading them
-        return (28, 28) if name == "mnist" else (32, 32), data.NUM_VALIDATION[name], data.OFFICIAL_SIZES[name]["test"]
+        num_validation = 26_032 if name == "svhn_cropped" else 10_000
+        return (28, 28) if name == "mnist" else (32, 32), num_validation, data.OFFICIAL_SIZES[name]["test"]
     loaded = experiment.load_data(config)
     return tuple(loaded.image_shape), len(loaded.validation), len(loaded.test)
 

@@ -21,6 +21,8 @@ PROTOCOLS = {
     "released": dict(learning_rate={True: 0.01, False: 0.001}, patience=11, stream="restarted"),
 }
 STREAMS = ("epochs", "restarted")
+# of the images: as the authors prepared them, bit for bit (data.py), or as this repository did before (records alone)
+PREPARATIONS = ("authors", "earlier")
 
 # What may change when a training run is continued; all else makes another run.
 FREE = ("data_dir", "max_batches", "test_samples", "num_test_images", "preset")
@@ -53,7 +55,8 @@ def make_config(model="SPVAE", dataset="mnist", likelihood="continuous", cell_of
         model=model, dataset=dataset, likelihood=likelihood, protocol="paper", preset="single",
         hidden_units=cell.hidden_units, latent_dim=cell.latent_dim,
         delta=optional(int), graph=optional(str), num_sums=2, num_components=2,
-        seed=0, data_seed=0, data_dir=optional(str), train_fraction=1.0, round_pixels=optional(bool),
+        seed=0, data_seed=0, data_dir=optional(str), train_fraction=1.0, preparation="authors",
+        round_pixels=optional(bool),
         batch_size=128, train_samples=5, validate_every=128, max_batches=optional(int),
         learning_rate=optional(float), patience=optional(int), stream=optional(str), shuffle_buffer=1000,
         test_samples=5000, num_test_images=optional(int)))
@@ -98,6 +101,8 @@ def resolve(config):
             config[name] = value[MODELS[config.model][0]] if isinstance(value, dict) else value
     if config.stream not in STREAMS:
         raise InputError(f"stream is {config.stream!r}; it must be one of {', '.join(STREAMS)}")
+    if config.preparation not in PREPARATIONS:
+        raise InputError(f"preparation is {config.preparation!r}; it must be one of {', '.join(PREPARATIONS)}")
     for name in ("hidden_units", "latent_dim", "num_sums", "num_components", "batch_size", "train_samples",
                  "validate_every", "patience", "shuffle_buffer", "test_samples"):
         if config[name] < 1:
@@ -163,7 +168,7 @@ def changes(config):
     """
     plain = make_config(config.model, config.dataset, config.likelihood)
     plain.protocol = config.protocol
-    named = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim", "seed", *FREE)
+    named = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim", "seed", "preparation", *FREE)
     return {key: config[key] for key, value in resolve(plain).items() if key not in named and config[key] != value}
 
 
@@ -215,7 +220,7 @@ def content(config):
 
 
 def recorded_config(record):
-    """The configuration of a record; a key younger than the record has its default.
+    """The configuration of a record; a key younger than the record has its default, and old images are "earlier" ones.
 
     Args:
       record: dict with the key `config`.
@@ -223,4 +228,4 @@ def recorded_config(record):
     Returns:
       ml_collections.ConfigDict; of a user's own images it names the file, not the folder.
     """
-    return ml_collections.ConfigDict(as_recorded(make_config()) | record["config"])
+    return ml_collections.ConfigDict(as_recorded(make_config()) | {"preparation": "earlier"} | record["config"])

@@ -51,6 +51,9 @@ def load_data(config):
       InputError: when the data cannot be read, or the file holds other images than those the run was trained on.
     """
     wanted, found = config.get("dataset_sha256"), configuration.content(config).get("dataset_sha256")
+    if config.preparation != "authors":
+        raise InputError("the run was trained on images prepared in an earlier way, which is gone; train it again, or "
+                         f"use the commit that it names ({config.get('commit', 'unknown')})")
     if wanted and found and wanted != found:
         raise InputError(f"{config.dataset} has changed since the run was trained: its dataset_sha256 is {found!r}, "
                          f"not {wanted!r}")
@@ -125,6 +128,8 @@ def finished(config, results_dir):
     if record is None:
         return None
     found = configuration.recorded_config(record).to_dict()
+    if found["preparation"] != wanted["preparation"]:
+        return None  # of the earlier images; this run's record will take its place
     for key in wanted:
         if key in ("test_samples", "num_test_images") and record["test_ll"] is None:
             continue  # not tested yet
@@ -168,7 +173,8 @@ def _claim(workdir, config, dataset):
 def _read_config(workdir):
     path = Path(workdir) / checkpoint.CONFIG
     try:
-        config = configuration.make_config().to_dict() | json.loads(path.read_text(encoding="utf-8"))
+        config = (configuration.make_config().to_dict() | {"preparation": "earlier"}
+                  | json.loads(path.read_text(encoding="utf-8")))
         missing = {"image_shape", "num_train"} - set(config)
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))}")

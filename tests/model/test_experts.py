@@ -233,14 +233,15 @@ def test_parameter_counts_of_table_2():
 
 
 def test_initial_dense_weights():
-    """A normal cut at two standard deviations whose variance, after the cut, is 2/fan_in; zero biases."""
+    """A normal of variance 1.3 · 2/fan_in, cut at two standard deviations (TensorFlow 1); zero biases."""
     layer = layers.StackedDense(4, 50, 300, np.random.default_rng(0))
     kernel = layer.kernel.numpy()
     # the variance of a standard normal cut at ±2 is 1 − 4φ(2)/(Φ(2) − Φ(−2))
     cut_variance = 1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2))
-    limit = 2 * math.sqrt(2 / 50 / cut_variance)
+    limit = 2 * math.sqrt(1.3 * 2 / 50)
     assert abs(kernel.mean()) < 5 * math.sqrt(2 / 50 / kernel.size)
-    assert kernel.var() == pytest.approx(2 / 50, rel=0.02)
+    assert kernel.var() == pytest.approx(1.3 * 2 / 50 * cut_variance, rel=0.02)
+    assert 1.3 * 2 * cut_variance == pytest.approx(2.012, abs=0.001)
     assert 0.99 * limit < np.abs(kernel).max() <= limit * (1 + 1e-6)
     assert not layer.bias.numpy().any()
 

@@ -61,7 +61,8 @@ def test_inpainting_pictures(folder, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["inpaint.npz", "inpaint.png"]
     found = np.load(tmp_path / "out" / "inpaint.npz")
     assert list(found["names"]) == ["0.png", "1.png", "grey.png"]
-    x, _, observed = answers.read_images(folder / "pictures.npz", SHAPE, "discrete", mask=str(tmp_path / "mask.npz"))
+    x, _, observed = answers.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz",
+                                         mask=str(tmp_path / "mask.npz"))
     np.testing.assert_array_equal(observed, np.tile(seen.reshape(1, -1), [3, 1]))
     np.testing.assert_array_equal(found["mean"][:, seen], x.reshape(-1, *SHAPE)[:, seen])
     model = spvae_tf.load(folder / "run")
@@ -93,7 +94,7 @@ def test_answers_without_pictures_are_about_the_test_set(folder, tmp_path):
 
 def test_the_other_answers(folder, tmp_path):
     model = spvae_tf.load(folder / "run")
-    x, names, _ = answers.read_images(folder / "pictures.npz", SHAPE, "discrete")
+    x, names, _ = answers.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz")
     files = [*answers.sample(model, tmp_path, 5, mean=False, seed=1), *answers.embed(model, tmp_path, x, names, 5),
              *answers.posterior(model, tmp_path, x, names, 5, seed=1)]
     assert [file.name for file in files] == ["sample.npz", "sample.png", "embed.npz", "posterior.npz", "posterior.png",
@@ -134,13 +135,14 @@ def test_refuses_a_folder_that_cannot_be_made(folder):
 
 def test_pictures_are_prepared_like_the_training_images(folder):
     """The same from .png and .npz; the noise of a continuous likelihood is that of the seed."""
-    from_png, names, _ = answers.read_images(folder / "pictures", SHAPE, "discrete")
-    from_npz, numbers, observed = answers.read_images(folder / "pictures.npz", SHAPE, "discrete")
+    from_png, names, _ = answers.read_images(folder / "pictures", SHAPE, "discrete", "mine.npz")
+    from_npz, numbers, observed = answers.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz")
     np.testing.assert_array_equal(from_png, from_npz)
     assert observed.all() and observed.shape == from_npz.shape and names == ["0.png", "1.png", "grey.png"]
     assert numbers == ["0", "1", "2"]
-    np.testing.assert_array_equal(from_npz, data.preprocess(np.load(folder / "pictures.npz")["x"], "discrete"))
-    noisy = [answers.read_images(folder / "pictures", SHAPE, "continuous", seed=seed)[0] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(from_npz, data.prepare(np.load(folder / "pictures.npz")["x"], "pictures.npz"))
+    noisy = [answers.read_images(folder / "pictures", SHAPE, "continuous", "mine.npz", seed=seed)[0] for seed in (0,
+                                 0, 1)]
     np.testing.assert_array_equal(noisy[0], noisy[1])
     assert 1e-4 < np.abs(noisy[0] - from_png).mean() < 0.01 < np.abs(noisy[0] - noisy[2]).max() * 10
 
@@ -151,7 +153,7 @@ def test_hidden_pixels_do_not_matter(hole, tmp_path):
     x = np.random.default_rng(2).uniform(0.3, 0.6, [2, *SHAPE])
     x[:, :, 4:] = hole
     np.savez(tmp_path / "x.npz", x=x)
-    found, _, observed = answers.read_images(tmp_path / "x.npz", SHAPE, "discrete", mask="right")
+    found, _, observed = answers.read_images(tmp_path / "x.npz", SHAPE, "discrete", "mine.npz", mask="right")
     seen = x[:, :, :4].reshape(2, -1)
     expected = (seen - seen.min(axis=1, keepdims=True)) / np.ptp(seen, axis=1)[:, None]
     np.testing.assert_allclose(found[observed].reshape(2, -1), expected, atol=0.5 / 255 + 1e-6)
@@ -176,7 +178,7 @@ def test_refuses_files_with_one_line(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "foreign.npz", "w") as archive:
         archive.writestr("x", "no array")
     (tmp_path / "damaged" / "a.png").write_bytes((folder / "pictures" / "0.png").read_bytes()[:60])
-    images = lambda name: answers.read_images(tmp_path / name, SHAPE, "discrete")  # noqa: E731
+    images = lambda name: answers.read_images(tmp_path / name, SHAPE, "discrete", "mine.npz")  # noqa: E731
     for refused, message in ((lambda: images("none"), "no such file or folder"),
                              (lambda: images("text.npz"), "not a readable .npz"),
                              (lambda: images("short.npz"), "array 'x' is missing"),

@@ -1,6 +1,7 @@
 """The data sets: grey, scaling, noise, splits, the embedded samples, and what a wrong file is told."""
 
 import fractions
+import hashlib
 import importlib.util
 import os
 import pathlib
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from spvae_tf import published
 from spvae_tf.errors import InputError
 from spvae_tf.training import data
 
@@ -45,17 +47,11 @@ def refusal(*args, **kwargs):
 # --- grey, scaling, rounding, noise
 
 
-def test_luma_is_pillows():
-    image = pytest.importorskip("PIL.Image")
-    rgb = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
-    rgb[0, :8] = np.array(np.meshgrid([0, 255], [0, 255], [0, 255])).reshape(3, 8).T
-    np.testing.assert_array_equal(data.luma(rgb), np.asarray(image.fromarray(rgb).convert("L")))
-
-
-def test_luma_fixed_point_formula():
+def test_luma_is_cut_off():
+    """As Pillow had it in 2019; to the nearest would be 29 for blue and 2 for the last."""
     rgb = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [7, 7, 7], [1, 2, 3]], np.uint8)
-    grey = [(r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16 for r, g, b in rgb.tolist()]
-    assert data.luma(rgb).tolist() == grey == [76, 150, 29, 255, 7, 2]
+    grey = [(r * 19595 + g * 38470 + b * 7471) >> 16 for r, g, b in rgb.tolist()]
+    assert data.luma(rgb).tolist() == grey == [76, 149, 29, 255, 7, 1]
     assert data.luma(rgb).dtype == np.uint8
 
 
@@ -75,7 +71,14 @@ def test_rounding_is_exact_for_every_8_bit_pixel():
     for r in range(1, 256):
         image = np.arange(r + 1, dtype=np.uint8).reshape(1, 1, -1)
         expected = [round(fractions.Fraction(255 * a, r)) for a in range(r + 1)]
-        np.testing.assert_array_equal(data.preprocess(image, "discrete")[0], np.float32(expected) / 255)
+        np.testing.assert_array_equal(data.prepare(image, "cifar10")[0], np.float32(expected) / 255)
+
+
+def test_mnist_is_divided_by_255_and_nothing_more():
+    image = np.array([[[3, 7], [9, 250]]], np.uint8)
+    for name in ("mnist", "mnist_sample"):
+        np.testing.assert_array_equal(data.prepare(image, name), np.float32([[3, 7, 9, 250]]) * np.float32(1 / 255))
+    np.testing.assert_array_equal(data.prepare(np.float32(image / 255), "mnist"), np.float32([[3, 7, 9, 250]]) / 255)
 
 
 def test_noise_is_added_reflected_and_rescaled():
@@ -83,7 +86,7 @@ def test_noise_is_added_reflected_and_rescaled():
     images = np.array([[[0, 2], [253, 255]], [[0, 128], [1, 255]]] * 50, np.uint8)
     noise = np.random.default_rng(3).standard_normal((100, 4), np.float32)
     below = above = 0
-    noisy = data.preprocess(images, "continuous", rng=np.random.default_rng(3))
+    noisy = data.perturb(data.prepare(images, "cifar10"), np.random.default_rng(3))
     for x, image, e in zip(noisy, images, noise):
         values = []
         for pixel, n in zip(image.ravel().tolist(), e.tolist()):
@@ -99,7 +102,7 @@ def test_noise_has_standard_deviation_one_255th():
     """Of equal pixels within an image; the second scaling stretches it by less than 1 %."""
     images = np.full((200, 30, 30), 128, np.uint8)
     images[:, 0, 0], images[:, -1, -1] = 0, 255
-    noisy = data.preprocess(images, "continuous", rng=np.random.default_rng(0))
+    noisy = data.perturb(data.prepare(images, "cifar10"), np.random.default_rng(0))
     assert noisy[:, 1:-1].std(axis=1).mean() * 255 == pytest.approx(1, abs=0.02)
 
 
@@ -113,11 +116,13 @@ def test_embedded_sample(name):
         for split, count in zip(data.SPLITS, counts):
             x, y = getattr(dataset, split), getattr(dataset, f"{split}_labels")
             assert x.shape == (count, shape[0] * shape[1]) and x.dtype == np.float32
-            assert (x.min(axis=1) == 0).all() and (x.max(axis=1) == 1).all()
+            assert (x.min(axis=1) == 0).all() and (x.max(axis=1) > 0.7).all() and x.max() == 1
+            if name != "mnist_sample" or dataset is continuous:  # discrete MNIST is not scaled by image
+                assert (x.max(axis=1) == 1).all()
             assert y.shape == (count,) and y.dtype == np.int64 and set(y) == set(range(10))
     for split in data.SPLITS:
         x, noisy = getattr(discrete, split), getattr(continuous, split)
-        np.testing.assert_array_equal(x, np.rint(x * 255).astype(np.float32) / np.float32(255))
+        np.testing.assert_allclose(x, np.rint(x * 255) / 255, atol=1e-7)
         assert len(np.unique(noisy[:, 300])) > 0.98 * len(noisy)  # no pixel value repeats across images
         assert 0 < np.abs(noisy - x).max() < 12 / 255
     rows = np.concatenate([discrete.train, discrete.validation, discrete.test])
@@ -160,7 +165,7 @@ def test_noise_of_the_splits_is_independent(tmp_path):
 @pytest.mark.parametrize("likelihood", data.LIKELIHOODS)
 def test_training_subsets_are_nested(likelihood):
     whole = data.load_dataset("cifar10_sample", likelihood)
-    for fraction, count in ((0.005, 12), (0.1, 240), (0.99999, 2400)):
+    for fraction, count in ((0.005, 12), (0.1, 240), (0.99999, 2399)):  # cut off, as the released code
         part = data.load_dataset("cifar10_sample", likelihood, train_fraction=fraction)
         np.testing.assert_array_equal(part.train, whole.train[:count])
         np.testing.assert_array_equal(part.train_labels, whole.train_labels[:count])
@@ -187,14 +192,14 @@ def test_npz_of_a_rectangle_without_labels(tmp_path):
     assert (dataset.name, dataset.image_shape) == ("images", (4, 6))
     assert [len(getattr(dataset, split)) for split in data.SPLITS] == [20, 6, 5]
     assert dataset.train_labels is dataset.validation_labels is dataset.test_labels is None
-    expected = data.preprocess(np.load(path)["x_test"], "discrete")
+    expected = data.prepare(np.load(path)["x_test"], "images.npz")
     np.testing.assert_array_equal(dataset.test, expected)
 
 
 def test_npz_layouts_agree(tmp_path):
     """Grey as [n, H, W], [n, H, W, 1] and three equal channels, as integers of any width and as floats."""
     grey = np.random.default_rng(0).integers(0, 256, (5, 4, 6))
-    expected = data.preprocess(grey.astype(np.uint8), "discrete")
+    expected = data.prepare(grey.astype(np.uint8), "images.npz")
     for images in (grey[..., None], grey[..., None].repeat(3, axis=3), grey.astype(np.int16)):
         dataset = data.load_dataset(write_npz(tmp_path, x_test=images), "discrete")
         np.testing.assert_array_equal(dataset.test, expected)
@@ -268,7 +273,7 @@ def test_bad_train_fraction(fraction):
 
 
 def test_bad_arguments(tmp_path):
-    assert "keeps none of 20" in refusal(write_npz(tmp_path), "discrete", train_fraction=0.02)
+    assert "keeps none of 20" in refusal(write_npz(tmp_path), "discrete", train_fraction=0.04)
     assert "likelihood is 'binary'" in refusal("mnist_sample", "binary")
     assert "data set is 'minst'" in refusal("minst", "discrete")
     assert "data set is None" in refusal(None, "discrete")
@@ -318,7 +323,7 @@ def svhn(request, tmp_path, monkeypatch):
     config = tfds.download.DownloadConfig(num_shards=request.param, try_download_gcs=False)
     builder.download_and_prepare(download_config=config)
     monkeypatch.setitem(data.OFFICIAL_SIZES, "svhn_cropped", SVHN_SIZES)
-    monkeypatch.setitem(data.NUM_VALIDATION, "svhn_cropped", 50)
+    monkeypatch.setattr(data, "SVHN_VALIDATION", 50)
     return tmp_path, mats
 
 
@@ -342,6 +347,9 @@ def test_svhn_through_tfds(svhn):
     prepared = folder / "tensorflow_datasets"
     half = data.load_dataset("svhn_cropped", "discrete", data_dir=prepared, train_fraction=0.5)
     np.testing.assert_array_equal(half.train, dataset.train[:15])
+    noisy = data.load_dataset("svhn_cropped", "continuous", data_dir=folder)  # but for the test images, as the authors'
+    np.testing.assert_array_equal(noisy.test, dataset.test)
+    assert (noisy.train != dataset.train).mean() > 0.9 < (noisy.validation != dataset.validation).mean()
     rounded = data.load_dataset("svhn_cropped", "discrete", data_dir=folder, round_pixels=True)
     np.testing.assert_array_equal(rounded.test, np.rint(dataset.test * 255) / np.float32(255))
 
@@ -363,29 +371,54 @@ def test_svhn_refused(svhn, monkeypatch):
 def test_first_in_file_order_goes_by_id():
     tf = pytest.importorskip("tensorflow")
     places = np.random.default_rng(0).permutation(20)
-    examples = tf.data.Dataset.from_tensor_slices({"id": [f"extra_{i:06d}" for i in places], "value": places})
+    examples = tf.data.Dataset.from_tensor_slices({"id": [f"extra_{i:06d}" for i in places], "value": places,
+                                                   "label": places})
     first = list(data.first_in_file_order(examples, "extra", 5).as_numpy_iterator())
     assert [example["value"] for example in first] == [0, 1, 2, 3, 4]
-    with pytest.raises(InputError, match="extra_000000"):
+    with pytest.raises(InputError, match="do not count"):
         data.first_in_file_order(examples.filter(lambda example: example["value"] != 3), "extra", 5)
+
+
+# SHA-256 of the authors' discrete arrays, NumPy files of format 1.0 with 80 bytes of header (their repository's names)
+AUTHORS_FILES = {
+    ("mnist", "train"): "edf45dac013108dc1ef28051f9fc576ed7718ad1d9658502ce5f8ac59e5b13f7",
+    ("mnist", "validation"): "4873dd307bdf49814af6d9f42ea74621c870504186c813efcb8d305ab5ecb421",
+    ("mnist", "test"): "650ab7f09ed8495b429f9f91d22126657122c9117845c7dbb75116447688a360",
+    ("cifar10", "train"): "24c599f67784280b0174fcbb37215fc0e3a000bd6d125c5db3f51dc56bbc693e",
+    ("cifar10", "validation"): "41150583043480c63d60257dea532089d753abbd395b576cd9c418cc26778466",
+    ("cifar10", "test"): "75edfb5d778dc0d4a98d6976c3c9c2676c0e221bf8b343951f132dfa3562e50f",
+}
+
+
+def sha256_as_npy(x):
+    """SHA-256 of float32 rows as NumPy 1.14 wrote them to a file."""
+    head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {x.shape}, }}".ljust(69) + "\n"
+    prefix = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little")
+    return hashlib.sha256(prefix + head.encode() + x.astype("<f4").tobytes()).hexdigest()
 
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_official_data(name, real_data_dir):
-    num_train, side = {"mnist": (50_000, 28), "cifar10": (40_000, 32)}[name]
+def test_images_are_the_authors_bit_for_bit(name, real_data_dir):
     dataset = data.load_dataset(name, "discrete", data_dir=real_data_dir)
-    assert dataset.image_shape == (side, side)
-    assert [len(getattr(dataset, split)) for split in data.SPLITS] == [num_train, 10_000, 10_000]
-    labels = np.concatenate([dataset.train_labels, dataset.validation_labels])
-    if name == "cifar10":
-        assert np.bincount(labels).tolist() == [5000] * 10
-    else:
-        assert np.bincount(labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     for split in data.SPLITS:
         x = getattr(dataset, split)
-        assert (x.min(axis=1) == 0).all() and (x.max(axis=1) == 1).all()
-        np.testing.assert_array_equal(x, np.rint(x * 255) / np.float32(255))
+        assert x.dtype == np.float32 and sha256_as_npy(x) == AUTHORS_FILES[name, split]
+        x[17, 300] = np.nextafter(x[17, 300], np.float32(2))
+        assert sha256_as_npy(x) != AUTHORS_FILES[name, split]
+    labels = np.concatenate([dataset.train_labels, dataset.validation_labels])
+    counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949] if name == "mnist" else [5000] * 10
+    assert np.bincount(labels).tolist() == counts
+
+
+def test_the_authors_splits_divide_the_official_images():
+    for name, num_validation in (("mnist", 10_000), ("cifar10", 10_000)):
+        splits = published.authors_splits(name)
+        assert len(splits["validation"]) == num_validation
+        rows = np.concatenate([splits["train"], splits["validation"]])
+        np.testing.assert_array_equal(np.sort(rows), np.arange(data.OFFICIAL_SIZES[name]["train"]))
+    assert published.authors_splits("mnist")["train"][:3].tolist() == [40960, 50469, 11645]
+    assert (np.diff(published.authors_splits("cifar10")["train"]) > 0).all()
 
 
 @pytest.mark.realdata
