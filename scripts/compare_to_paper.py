@@ -14,8 +14,7 @@ import sys
 from absl import flags
 
 from spvae_tf import files
-from spvae_tf.reproduction import compare, text
-from spvae_tf.reproduction import table1 as tables
+from spvae_tf.reproduction import compare, table2, text
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released", "Folder with table1.csv, of one protocol.")
 _CHECK = flags.DEFINE_bool("check", False, "Exit with status 1 when a cell that was run, or a size, disagrees.")
@@ -33,7 +32,7 @@ def main():
     if others := compare.without_a_cell(rows):
         print(f"Not compared, being samples or a user's own images: {', '.join(others)}")
     print("\nTable 2: parameters\n")
-    print(text.aligned(compare.table2_lines(sizes := tables.table2())))
+    print(text.aligned(compare.table2_lines(sizes := table2.count_parameters())))
     if _CSV.value:
         files.write_table(_CSV.value, compared, compare.FIELDS)
     wrong = compare.disagreements(compared) + compare.table2_disagreements(sizes)

@@ -18,7 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from spvae_tf.reproduction import figure3 as latent_space
-from spvae_tf.reproduction import table1 as tables
+from spvae_tf.reproduction import table1
 from spvae_tf.training import configuration
 from spvae_tf.training import run as experiment
 
@@ -35,15 +35,15 @@ _MAX_BATCHES = flags.DEFINE_integer("max_batches", None, "Ends the training earl
 
 
 def main():
-    results_dir = Path(_RESULTS_DIR.value or tables.PRESETS[_PRESET.value].results_dir)
+    results_dir = Path(_RESULTS_DIR.value or table1.PRESETS[_PRESET.value].results_dir)
     if _WORKDIR.value:
         config = experiment.load_config(_WORKDIR.value)
         config.data_dir = _DATA_DIR.value or config.data_dir
         model, dataset = experiment.load(_WORKDIR.value), latent_space.load_data(config)
     else:
-        config, = tables.table1_configs(
+        config, = table1.make_configs(
             _PRESET.value, _PROTOCOL.value, ["SPVAE"], [_DATASET.value] if _DATASET.value else
-            tables.PRESETS[_PRESET.value].datasets[:1], ["continuous"], [_SEED.value], latent_dim=2,
+            table1.PRESETS[_PRESET.value].datasets[:1], ["continuous"], [_SEED.value], latent_dim=2,
             data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value)
         workdir = results_dir / config.protocol / "runs" / configuration.run_name(config)
         model, _, dataset = experiment.train(config, workdir, latent_space.load_data(config))

@@ -17,16 +17,15 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf.reproduction import figure2 as sweep
+from spvae_tf.reproduction import figure2, table1
 from spvae_tf.reproduction import plots as figures
-from spvae_tf.reproduction import table1 as tables
 from spvae_tf.training import configuration
 
 _FRACTIONS = flags.DEFINE_list("fractions", None, "Of the training set: paper (100 % to 10 % in steps of 10 %, 10 % to "
                                "0.5 % in three), released, mini, or numbers; by default paper, or mini for its preset.")
 _TEST_FRACTIONS = flags.DEFINE_list("test_fractions", ["0.005", "0.1", "1"],
                                     "Where to test with the preset's k besides k = 5; always at 1.")
-_PRESET = flags.DEFINE_enum("preset", "tuned", list(tables.PRESETS), "tuned: Table 2's hyper-parameters. grid: "
+_PRESET = flags.DEFINE_enum("preset", "tuned", list(table1.PRESETS), "tuned: Table 2's hyper-parameters. grid: "
                             "cross-validated at each fraction. mini: the embedded sample and few batches.")
 _PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(configuration.PROTOCOLS),
                               "paper: as the text says. released: as the authors' code does.")
@@ -46,19 +45,19 @@ _PLOT_ONLY = flags.DEFINE_bool("plot_only", False, "Draw from the CSV alone.")
 
 def main():
     preset, protocol = _PRESET.value, _PROTOCOL.value
-    results_dir = Path(_RESULTS_DIR.value or tables.PRESETS[preset].results_dir)
+    results_dir = Path(_RESULTS_DIR.value or table1.PRESETS[preset].results_dir)
     status = 0
     if not _PLOT_ONLY.value:
         fractions = ["mini" if preset == "mini" else "paper"] if _FRACTIONS.value is None else _FRACTIONS.value
-        datasets = tables.PRESETS[preset].datasets[:1] if _DATASETS.value is None else _DATASETS.value
-        configs = sweep.sweep_configs(
-            sweep.parse_fractions(fractions), preset, protocol, _MODELS.value, datasets, _LIKELIHOODS.value,
+        datasets = table1.PRESETS[preset].datasets[:1] if _DATASETS.value is None else _DATASETS.value
+        configs = figure2.make_configs(
+            figure2.parse_fractions(fractions), preset, protocol, _MODELS.value, datasets, _LIKELIHOODS.value,
             _SEEDS.value, data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value, test_samples=_NUM_SAMPLES.value)
-        status = sweep.run_sweep(configs, sweep.parse_fractions(_TEST_FRACTIONS.value), results_dir, _WORKERS.value)
-    rows = sweep.read_sweep(results_dir / protocol, preset)
+        status = figure2.reproduce(configs, figure2.parse_fractions(_TEST_FRACTIONS.value), results_dir, _WORKERS.value)
+    rows = figure2.read(results_dir / protocol, preset)
     path = results_dir / "figures" / f"low_data_sweep_{protocol}_{preset}.png"
     figures.low_data_sweep(rows, path)
-    print(f"{sweep.format_losses(rows)}\n\n{sweep.path_of(results_dir / protocol)}: {len(rows)} runs\n{path}")
+    print(f"{figure2.as_text(rows)}\n\n{figure2.path_of(results_dir / protocol)}: {len(rows)} runs\n{path}")
     return status
 
 

@@ -22,10 +22,10 @@ from absl import flags
 from spvae_tf import published as paper
 from spvae_tf import spvae as model
 from spvae_tf.reproduction import cross_validation as grid
-from spvae_tf.reproduction import table1 as tables
+from spvae_tf.reproduction import table1
 from spvae_tf.training import configuration
 
-_PRESET = flags.DEFINE_enum("preset", "tuned", list(tables.PRESETS), "What to run; see above.")
+_PRESET = flags.DEFINE_enum("preset", "tuned", list(table1.PRESETS), "What to run; see above.")
 _PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(configuration.PROTOCOLS),
                               "paper: as the text says. released: as the authors' code does.")
 _MODELS = flags.DEFINE_list("models", list(model.MODELS), "Models.")
@@ -47,14 +47,14 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the runs and an estim
 
 
 def main():
-    configs = tables.table1_configs(
+    configs = table1.make_configs(
         _PRESET.value, _PROTOCOL.value, _MODELS.value, _DATASETS.value, _LIKELIHOODS.value, _SEEDS.value,
         grid_name=_GRID.value, cell_of=_CELL_OF.value, data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value,
         test_samples=_NUM_SAMPLES.value, num_test_images=_NUM_IMAGES.value)
-    results_dir = _RESULTS_DIR.value or tables.PRESETS[_PRESET.value].results_dir
+    results_dir = _RESULTS_DIR.value or table1.PRESETS[_PRESET.value].results_dir
     if _DRY_RUN.value:
-        return tables.dry_run(configs, results_dir)
-    return tables.reproduce_table1(configs, results_dir, _WORKERS.value)
+        return table1.dry_run(configs, results_dir)
+    return table1.reproduce(configs, results_dir, _WORKERS.value)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,15 @@ Example:
 import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
-from spvae_tf.reproduction import table1 as tables
+from spvae_tf.reproduction import table2
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results", "table2.csv goes here.")
 
 
 def main():
-    rows = tables.table2()
-    tables.write_table2(_RESULTS_DIR.value, rows)
-    print(tables.format_table2(rows))
+    rows = table2.count_parameters()
+    table2.write(_RESULTS_DIR.value, rows)
+    print(table2.as_text(rows))
 
 
 if __name__ == "__main__":

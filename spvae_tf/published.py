@@ -35,8 +35,9 @@ class Cell(NamedTuple):
     checkpoint_logged: tuple | None = None
 
 
-DATASETS = ("mnist", "svhn_cropped", "cifar10")
-PAPER = {
+SIDES = {"mnist": 28, "svhn_cropped": 32, "cifar10": 32}  # of the images, in pixels
+DATASETS = tuple(SIDES)
+CELLS = {
     ("SPVAE", "mnist", "continuous"): Cell(2819, 413, 30, 25, 2754, 2763),
     ("SPVAE", "svhn_cropped", "continuous"): Cell(1936, 511, 32, 25, 1622, 1839),
     ("SPVAE", "cifar10", "continuous"): Cell(1283, 511, 32, 25, 1183, 1186),
@@ -80,7 +81,7 @@ def cell(model, dataset, likelihood):
     Returns:
       Cell or None.
     """
-    return PAPER.get((model, whole_name(dataset), likelihood))
+    return CELLS.get((model, whole_name(dataset), likelihood))
 
 
 def digitized_sweep():
@@ -88,7 +89,7 @@ def digitized_sweep():
     a fraction of 0.03); the SPVAE's curves stop early.
 
     Returns:
-      dict (model, data set, likelihood), as in PAPER -> dict training fraction -> test ELBO, k = 5, nats per image.
+      dict (model, data set, likelihood), as in CELLS -> dict training fraction -> test ELBO, k = 5, nats per image.
     """
     models, sweep = {name.lower(): name for name in ("SPVAE", "VAE")}, {}
     with open(DIGITIZED_SWEEP, newline="", encoding="utf-8") as file:
@@ -103,7 +104,7 @@ def authors_runs():
     """The training runs in the authors' notebooks, of all sizes they tried.
 
     Returns:
-      dict (model, data set, likelihood), as in PAPER -> dict (H, n_z) -> list of (validation ELBO, test ELBO), k = 5,
+      dict (model, data set, likelihood), as in CELLS -> dict (H, n_z) -> list of (validation ELBO, test ELBO), k = 5,
       nats per image, best on validation first.
     """
     runs = {}

@@ -14,7 +14,7 @@ def choice_lines():
     lines = [["cell", "sizes logged", "Table 2's H, n_z: validation (place)",
               *(f"{place}." for place in range(1, BEST + 1)), "sizes run twice: differences"]]
     runs = paper.authors_runs()
-    for key, cell in paper.PAPER.items():
+    for key, cell in paper.CELLS.items():
         logged = runs[key]
         order = sorted(logged, key=lambda size: logged[size][0], reverse=True)
         lines.append([", ".join(key), str(len(order)),

@@ -9,9 +9,9 @@ from spvae_tf.errors import InputError
 from spvae_tf.infer import HIDDEN_HALVES, read_mask
 from spvae_tf.reproduction import plots as figures
 from spvae_tf.reproduction import text
+from spvae_tf.spvae import MODELS
 from spvae_tf.training import configuration
 from spvae_tf.training import provenance as environment
-from spvae_tf.training import records as results
 from spvae_tf.training import run as experiment
 
 LABELS = (100, 1000, 10_000)  # labelled images a probe learns from
@@ -209,7 +209,7 @@ def table_lines(rows):
     groups = {}
     for row in rows:
         groups.setdefault((*_benchmark(row), row["task"], row["setting"]), {}).setdefault(row["model"], []).append(row)
-    models = sorted({row["model"] for row in rows}, key=results.MODEL_ORDER.index)
+    models = sorted({row["model"] for row in rows}, key=list(MODELS).index)
     lines = [["data, protocol", "task", "setting", *models]]
     for (dataset, likelihood, protocol, task, setting), by_model in sorted(groups.items(), key=_order):
         unit = f"{setting:,} labels" if isinstance(setting, int) else setting + " half hidden" * (task == HALF)

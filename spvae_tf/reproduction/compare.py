@@ -14,7 +14,6 @@ from spvae_tf.training import records as results
 
 TEST_SAMPLES = 5000  # Table 1's k
 TOLERANCE, DEVIATIONS = 0.02, 2  # a cell agrees within 2 % of the published number, or within two deviations over seeds
-PIXELS = {"mnist": 28 * 28, "svhn_cropped": 32 * 32, "cifar10": 32 * 32}
 FIELDS = ("model", "dataset", "likelihood", "sizes", "hidden_units", "latent_dim", "runs", "test_ll", "test_ll_std",
           "paper_test_ll", "compared_with", "difference", "difference_per_pixel", "difference_percent", "val_ll_k5",
           "val_ll_k5_std", "logged_val_ll_k5", "test_ll_k5", "test_ll_k5_std", "logged_test_ll_k5", "verdict", "note")
@@ -104,7 +103,7 @@ def compare(rows):
       theirs.
     """
     compared = []
-    for key, cell in paper.PAPER.items():
+    for key, cell in paper.CELLS.items():
         kinds = {}
         for row in rows:
             if (row["model"], row["dataset"], row["likelihood"]) == key:
@@ -170,7 +169,7 @@ def _compare(key, cell, sizes, rows):
               for size in ("hidden_units", "latent_dim")}
     return dict(zip(("model", "dataset", "likelihood"), key)) | common | ours | dict(
         sizes=sizes, runs=len(used), paper_test_ll=cell.test_ll, compared_with=LOG if foreign else TABLE_1,
-        difference=difference, difference_per_pixel=difference / PIXELS[key[1]],
+        difference=difference, difference_per_pixel=difference / paper.SIDES[key[1]] ** 2,
         difference_percent=100 * difference / abs(reference), logged_val_ll_k5=logged_val,
         logged_test_ll_k5=logged_test,
         verdict="partial" if not whole or sizes == "others" else _verdict([row[name] for row in used], reference),
@@ -285,7 +284,7 @@ def table2_lines(rows):
     """Table 2: our exact counts and the paper's thousands, which are cut off; so is the difference.
 
     Args:
-      rows: of tables.table2.
+      rows: of table2.count_parameters.
 
     Returns:
       list of lists of str, the first the head.
@@ -303,7 +302,7 @@ def table2_disagreements(rows):
     """One line for each model whose size is not the paper's.
 
     Args:
-      rows: of tables.table2.
+      rows: of table2.count_parameters.
 
     Returns:
       list of str.

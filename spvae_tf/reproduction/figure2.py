@@ -10,8 +10,7 @@ from tqdm import tqdm
 from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation as grid
-from spvae_tf.reproduction import table1 as tables
-from spvae_tf.reproduction import text
+from spvae_tf.reproduction import table1, text
 from spvae_tf.training import configuration
 from spvae_tf.training import provenance as environment
 from spvae_tf.training import records as results
@@ -54,14 +53,14 @@ def parse_fractions(words):
     return tuple(sorted(fractions))
 
 
-def sweep_configs(fractions, preset, protocol, models, datasets, likelihoods, seeds, **overrides):
+def make_configs(fractions, preset, protocol, models, datasets, likelihoods, seeds, **overrides):
     """The configurations of a sweep, smallest fractions first.
 
     At fraction 1 they are Table 1's own, so that each of these runs is made once for both.
 
     Args:
       fractions: of the training set, in (0, 1].
-      preset, protocol, models, datasets, likelihoods, seeds, **overrides: as in tables.table1_configs.
+      preset, protocol, models, datasets, likelihoods, seeds, **overrides: as in table1.make_configs.
 
     Returns:
       list of resolved configurations.
@@ -69,18 +68,18 @@ def sweep_configs(fractions, preset, protocol, models, datasets, likelihoods, se
     Raises:
       InputError: for a name, a seed or a fraction that is not allowed.
     """
-    configs = [config for fraction in fractions for config in tables.table1_configs(
+    configs = [config for fraction in fractions for config in table1.make_configs(
         preset, protocol, models, datasets, likelihoods, seeds, train_fraction=fraction, **overrides)]
     return sorted(configs, key=lambda c: (c.train_fraction, c.dataset, c.likelihood))  # stable: models as in Table 1
 
 
-def run_sweep(configs, test_fractions, results_dir, workers=1):
+def reproduce(configs, test_fractions, results_dir, workers=1):
     """Runs what is missing and writes `<results_dir>/<protocol>/low_data_sweep.csv` after each run.
 
     Every run is tested with k = 5. One that failed is named, and the others go on.
 
     Args:
-      configs: of `sweep_configs`.
+      configs: of `make_configs`.
       test_fractions: where to test with the configuration's k besides (of a grid, the winner); 1, Table 1's, always is.
       results_dir: folder of results.
       workers: processes that make runs side by side.
@@ -101,7 +100,7 @@ def run_sweep(configs, test_fractions, results_dir, workers=1):
     missing = [task.config for task in tasks if not _is_there(task, results_dir)]
     for config in {c.dataset: c for c in reversed(missing)}.values():  # the smallest fraction of each data set
         experiment.load_data(config)
-    write_sweep(folder)
+    write(folder)
     failures = _perform(tasks, results_dir, workers)
     failures |= _perform([grid.Task(config, True) for config in winners(tested, results_dir)], results_dir, workers)
     for name, reason in failures.items():
@@ -138,9 +137,9 @@ def _perform(tasks, results_dir, workers):
             continue
         tqdm.write(f"  {name}: {outcome['num_train']} training images, {_test_ll(outcome)}, {outcome['batches']} "
                    f"batches, {time.monotonic() - started[name]:.0f} s")
-        write_sweep(folder)
+        write(folder)
         if task.config.train_fraction == 1:
-            tables.write_table1(folder)
+            table1.write(folder)
     return failures
 
 
@@ -165,7 +164,7 @@ def winners(configs, results_dir):
 
 # --- the table and the figure -----------------------------------------------------------------------------------------
 
-def write_sweep(folder):
+def write(folder):
     """Makes low_data_sweep.csv anew from the records in a results folder: one row per run, of a grid per winner.
 
     The runs on the whole training set are Table 1's; they are rows where the same model has smaller fractions.
@@ -208,12 +207,12 @@ def path_of(folder):
     return Path(folder) / "low_data_sweep.csv"
 
 
-def read_sweep(folder, preset):
+def read(folder, preset):
     """The rows of low_data_sweep.csv that belong to a preset.
 
     Args:
       folder: `<results_dir>/<protocol>`.
-      preset: a key of tables.PRESETS.
+      preset: a key of table1.PRESETS.
 
     Returns:
       list of dicts with the keys FIELDS.
@@ -231,7 +230,7 @@ def losses(rows, field="test_ll_k5"):
     """The nats that each model loses against its own run on the whole training set with the same seed.
 
     Args:
-      rows: of `read_sweep`.
+      rows: of `read`.
       field: the test ELBO to compare, "test_ll_k5" or "test_ll"; a row that has None there does not count.
 
     Returns:
@@ -248,11 +247,11 @@ def losses(rows, field="test_ll_k5"):
                   for fraction, values in model.items()} for key, model in found.items()}
 
 
-def format_losses(rows):
+def as_text(rows):
     """The summary of a sweep as text, a line for each model.
 
     Args:
-      rows: of `read_sweep`.
+      rows: of `read`.
 
     Returns:
       str.

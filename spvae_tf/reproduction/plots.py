@@ -9,8 +9,7 @@ import matplotlib.ticker
 from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
-from spvae_tf.reproduction import table1 as tables
-from spvae_tf.reproduction import text
+from spvae_tf.reproduction import table1, text
 
 # colours that differ in lightness too, so that they survive grey printing (Okabe & Ito)
 COLOURS = {"SPVAE": "#0072B2", "VAE": "#E69F00", "Conv-SPVAE": "#56B4E9", "Conv-VAE": "#B35A00"}
@@ -57,7 +56,7 @@ def learning_curves(folder, path):
     Raises:
       InputError: when the folder holds no such run.
     """
-    records = [r for r in tables.table1_records(folder) if r["preset"] == "tuned" and r["dataset"] in paper.DATASETS
+    records = [r for r in table1.records_of(folder) if r["preset"] == "tuned" and r["dataset"] in paper.DATASETS
                and (Path(folder) / "curves" / f"{r['name']}.csv").exists()]
     if not records:
         raise InputError(f"{folder} holds no finished runs of Table 1 with Table 2's sizes")
@@ -81,7 +80,7 @@ def _curves_panel(axes, folder, records):
         lows.append(values[min(3, len(values) - 1)])  # the first validations are far below
         highs.append(max(values))
     for model in dict.fromkeys(r["model"] for r in records):
-        cell = paper.PAPER.get((model, records[0]["dataset"], records[0]["likelihood"]))
+        cell = paper.CELLS.get((model, records[0]["dataset"], records[0]["likelihood"]))
         if cell and cell.logged_val_ll is not None:
             axes.axhline(cell.logged_val_ll, color=COLOURS[model], ls=":", lw=1)
             axes.annotate(f"authors' log, {model}", (0.3, cell.logged_val_ll), va="bottom",
@@ -123,7 +122,7 @@ def low_data_sweep(rows, path):
     the authors' sweep, digitised from their notebooks.
 
     Args:
-      rows: of one protocol and preset, as sweep.read_sweep returns them.
+      rows: of one protocol and preset, as figure2.read returns them.
       path: of the PNG.
 
     Raises:

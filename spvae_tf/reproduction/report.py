@@ -10,15 +10,15 @@ from pathlib import Path
 from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
-from spvae_tf.reproduction import authors, compare, text
+from spvae_tf.reproduction import authors, compare, figure2, text
 from spvae_tf.reproduction import beyond as usefulness
-from spvae_tf.reproduction import figure2 as sweep
 from spvae_tf.reproduction import plots as figures
+from spvae_tf.spvae import MODELS
 from spvae_tf.training import records as results
 
 SEEDS = {"SPVAE": 3, "VAE": 3, "Conv-SPVAE": 1, "Conv-VAE": 1}  # that a cell is to be run with
 PAIRS = (("SPVAE", "VAE"), ("Conv-SPVAE", "Conv-VAE"))
-BENCHMARKS = tuple(dict.fromkeys(key[1:] for key in paper.PAPER))
+BENCHMARKS = tuple(dict.fromkeys(key[1:] for key in paper.CELLS))
 
 
 def results_blocks(results_dir):
@@ -64,7 +64,7 @@ def readme_blocks(results_dir):
 def _useful_rows(results_dir):
     """The rows of usefulness.csv at Table 2's sizes and settings."""
     def is_table2s(row):
-        cell = paper.PAPER.get((row["model"], row["dataset"], row["likelihood"]))
+        cell = paper.CELLS.get((row["model"], row["dataset"], row["likelihood"]))
         found = row["hidden_units"], row["latent_dim"], row["changes"]
         return cell is not None and found == (cell.hidden_units, cell.latent_dim, usefulness.NOTHING)
 
@@ -104,7 +104,7 @@ def summary_lines(compared):
     """
     whole = {protocol: _whole_cells(rows) for protocol, rows in compared.items()}
     lines = [["cell", "paper", *(f"ours, protocol {name} (runs)" for name in compared)]]
-    for key, cell in sorted(paper.PAPER.items(), key=lambda item: BENCHMARKS.index(item[0][1:])):
+    for key, cell in sorted(paper.CELLS.items(), key=lambda item: BENCHMARKS.index(item[0][1:])):
         ours = [text.spread(r["test_ll"], r["test_ll_std"], r["runs"]) if (r := cells.get(key)) else "—"
                 for cells in whole.values()]
         if set(ours) != {"—"}:
@@ -131,7 +131,7 @@ def margin_lines(compared):
     lines = [["benchmark", "difference", "published", *(f"protocol {name}" for name in compared)]]
     for one, other in PAIRS:
         for dataset, likelihood in BENCHMARKS:
-            cells = [paper.PAPER[name, dataset, likelihood] for name in (one, other)]
+            cells = [paper.CELLS[name, dataset, likelihood] for name in (one, other)]
             mark = " *" if any(cell.checkpoint for cell in cells) else ""
             lines.append([f"{dataset}, {likelihood}", f"{one} − {other}",
                           f"{cells[0].test_ll - cells[1].test_ll:+d}{mark}",
@@ -210,13 +210,13 @@ def sweep_lines(folder):
       one with k = 5,000 where some were tested so on all test images; nats per image, paired by seed, in brackets the
       runs. A model that was not run on the whole has no line.
     """
-    rows = [row for row in results.read_rows(sweep.path_of(folder), sweep.FIELDS)
+    rows = [row for row in results.read_rows(figure2.path_of(folder), figure2.FIELDS)
             if row["dataset"] in paper.DATASETS and not compare.cut_off(row)]
     tested = [row for row in rows if row["test_ll"] is not None and not compare.shortcomings(row)]
     fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
     lines = [["model", "likelihood", "data set", "sizes", "k", *map(text.per_cent, fractions)]]
     for preset, sizes in (("tuned", "Table 2's"), ("grid", "by validation")):
-        quick, full = (sweep.losses([row for row in some if row["preset"] == preset], field)
+        quick, full = (figure2.losses([row for row in some if row["preset"] == preset], field)
                        for some, field in ((rows, "test_ll_k5"), (tested, "test_ll")))
         for dataset, likelihood, model in quick:
             for samples, lost in ((5, quick), (compare.TEST_SAMPLES, full)):
@@ -228,7 +228,7 @@ def sweep_lines(folder):
 
 
 def _lost(values, fraction):
-    """A model's entry at a fraction; `values` is one of sweep.losses'."""
+    """A model's entry at a fraction; `values` is one of figure2.losses'."""
     return text.mean_of(values.get(fraction), sign="+" if fraction < 1 else "")
 
 
@@ -247,7 +247,7 @@ SUBSET_COMMAND = (
 def _not_run_block(rows, protocol):
     """The cells that were not run, or with too few seeds, and the command that would run each."""
     missing = {}
-    for (model, dataset, likelihood), cell in paper.PAPER.items():
+    for (model, dataset, likelihood), cell in paper.CELLS.items():
         for preset, sizes in (("tuned", "Table 2's"), ("checkpoint", "the checkpoint's")):
             there = {row["seed"] for row in rows if (row["model"], row["dataset"], row["likelihood"])
                      == (model, dataset, likelihood) and compare.sizes_of(row, cell) == sizes
@@ -290,15 +290,15 @@ def _plot_table1(results_dir, path):
     figure, all_axes = figures.panels(len(benchmarks), 3.4, 3.6)
     for axes, key in zip(all_axes, benchmarks):
         axes.set(title=", ".join(key), ylabel="test ELBO, k = 5000 (nats per image)", xlim=(-0.5, 3.5))
-        axes.set_xticks(range(4), results.MODEL_ORDER, fontsize=8)
-        cells = [paper.PAPER[model, *key] for model in results.MODEL_ORDER]
+        axes.set_xticks(range(4), MODELS, fontsize=8)
+        cells = [paper.CELLS[model, *key] for model in MODELS]
         axes.plot(range(4), [math.nan if c.checkpoint else c.test_ll for c in cells], "k_", ms=22, mew=2, label="paper")
         axes.plot(range(4), [c.test_ll if c.checkpoint else math.nan for c in cells], "kx", ms=7,
                   label="paper, of a checkpoint of other sizes")
         for (protocol, rows), (marker, fill_style, shift) in zip(compared.items(), MARKERS):
             rows = [r for cell, r in _whole_cells(rows).items() if cell[1:] == key]
             deviations = [math.nan if r["test_ll_std"] is None else r["test_ll_std"] for r in rows]  # NaN: no bar
-            axes.errorbar([results.MODEL_ORDER.index(r["model"]) + shift for r in rows], [r["test_ll"] for r in rows],
+            axes.errorbar([list(MODELS).index(r["model"]) + shift for r in rows], [r["test_ll"] for r in rows],
                           deviations, fmt=marker, fillstyle=fill_style, color="0.3", ms=6, capsize=3, lw=1,
                           label=f"ours, protocol {protocol}")
         axes.grid(axis="y", alpha=0.3)

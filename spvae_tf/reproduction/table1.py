@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of the paper, reproduced: which runs they need, running them, and showing them."""
+"""Table 1, reproduced: which runs it needs, running what is missing, and showing it."""
 
 import collections
 import math
@@ -9,18 +9,15 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from spvae_tf import files
-from spvae_tf import published as paper
+from spvae_tf import files, published
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation as grid
 from spvae_tf.reproduction import text
-from spvae_tf.spvae import MODELS, build_model, canonical_name
+from spvae_tf.spvae import MODELS, canonical_name
 from spvae_tf.training import configuration, data
 from spvae_tf.training import provenance as environment
 from spvae_tf.training import records as results
 from spvae_tf.training import run as experiment
-
-LIKELIHOODS = ("continuous", "discrete")
 
 
 class Preset(NamedTuple):
@@ -48,63 +45,9 @@ PRESETS = {
     "grid": Preset(("mnist", "cifar10"), "results", None, 5000, None),
 }
 
-
-# --- Table 2 ----------------------------------------------------------------------------------------------------------
-
-TABLE2_FIELDS = ("model", "dataset", "likelihood", "params", "paper_kparams")
-
-
-def table2():
-    """The parameters of the 24 models of Table 2.
-
-    Returns:
-      list of dicts with the keys TABLE2_FIELDS.
-    """
-    rows = []
-    for (model, dataset, likelihood), cell in paper.PAPER.items():
-        side = 28 if dataset == "mnist" else 32
-        built = build_model(model, (side, side), likelihood, cell.hidden_units, cell.latent_dim)
-        rows.append(dict(zip(TABLE2_FIELDS, (model, dataset, likelihood, built.count_params(), cell.kparams))))
-    return rows
-
-
-def write_table2(results_dir, rows):
-    """Writes `<results_dir>/table2.csv`.
-
-    Args:
-      results_dir: folder of results.
-      rows: of `table2`.
-    """
-    files.write_table(Path(results_dir) / "table2.csv", rows, TABLE2_FIELDS)
-
-
-def format_table2(rows):
-    """Table 2 as text: ours, with the paper's thousands in brackets.
-
-    Args:
-      rows: of `table2`.
-
-    Returns:
-      str.
-    """
-    cells = {(r["model"], r["dataset"], r["likelihood"]): f"{r['params']:,} ({r['paper_kparams']}k)" for r in rows}
-    return _grid("Parameters (the paper's, in thousands, in brackets)", cells, paper.DATASETS)
-
-
-def _grid(title, cells, datasets):
-    """A table with the paper's rows and columns from a dict (model, data set, likelihood) -> text."""
-    columns = [(d, li) for li in LIKELIHOODS for d in datasets if any((m, d, li) in cells for m in MODELS)]
-    heads = [f"{dataset}, {likelihood}" for dataset, likelihood in columns]
-    lines = [["", *heads]] + [[m, *(cells.get((m, *column), "—") for column in columns)]
-                              for m in MODELS if any((m, *column) in cells for column in columns)]
-    return f"{title}\n{text.aligned(lines, numbers=True)}"
-
-
-# --- Table 1 ----------------------------------------------------------------------------------------------------------
-
-def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_name="paper", cell_of=None,
+def make_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_name="paper", cell_of=None,
                    **overrides):
-    """The configurations of Table 1's runs, cheapest models first.
+    """The configurations of Table 1's runs, in the order of its models.
 
     Args:
       preset: a key of PRESETS. "checkpoint" has only the cells whose published number belongs to a checkpoint of other
@@ -141,8 +84,7 @@ def table1_configs(preset, protocol, models, datasets, likelihoods, seeds, grid_
     if not configs:
         raise InputError("there is nothing to run; --models, --datasets, --likelihoods and --seeds must not be empty"
                          + (", and hold a cell that has a checkpoint of its own" if preset == "checkpoint" else ""))
-    order = {name: n for n, name in enumerate(("SPVAE", "VAE", "Conv-VAE", "Conv-SPVAE"))}
-    return sorted(configs, key=lambda c: order[c.model])
+    return sorted(configs, key=lambda c: list(MODELS).index(c.model))
 
 
 def _sized(config, preset, grid_name, cell_of):
@@ -150,7 +92,7 @@ def _sized(config, preset, grid_name, cell_of):
     if preset == "grid":
         return grid.points(config, grid_name)
     if preset == "checkpoint":
-        cell = paper.PAPER.get((config.model, cell_of or config.dataset, config.likelihood))
+        cell = published.CELLS.get((config.model, cell_of or config.dataset, config.likelihood))
         if not cell or not cell.checkpoint:
             return []
         config.hidden_units, config.latent_dim = cell.checkpoint
@@ -164,7 +106,7 @@ def _seed(word):
         raise InputError(f"seed is {word!r}; it must be an integer") from error
 
 
-def reproduce_table1(configs, results_dir, workers=1):
+def reproduce(configs, results_dir, workers=1):
     """Runs what is missing, writes `<results_dir>/<protocol>/table1.csv` after each run, and prints the table.
 
     A run that fails is named, and the others go on. The points of a grid are tested with k = 5 alone; when all of a
@@ -182,7 +124,7 @@ def reproduce_table1(configs, results_dir, workers=1):
       InputError: when the results cannot be written.
     """
     folder = Path(results_dir) / configs[0].protocol
-    write_table1(folder)  # before hours of work: can the results be written?
+    write(folder)  # before hours of work: can the results be written?
     configs, failures = _with_data(configs, results_dir)
     records = _already_there(configs, results_dir, failures)
     validations, started = grid.cross_validations(configs), {}
@@ -206,7 +148,7 @@ def reproduce_table1(configs, results_dir, workers=1):
             continue
         records[name] = outcome
         _say(f"  {name}: {_summary(outcome)}, {time.monotonic() - started[name]:.0f} s")
-        write_table1(folder)
+        write(folder)
         for validation in validations:
             if not task.test and task.config in validation.points and validation.is_over(records):
                 tasks.extendleft(_test_of_winner(validation, records, failures))
@@ -214,7 +156,7 @@ def reproduce_table1(configs, results_dir, workers=1):
     tested = [records[name] for c in configs if (name := configuration.run_name(c)) in records
               and (c.preset != "grid" or c in winners) and records[name]["test_ll"] is not None]
     if tested:
-        print("\n" + format_table1(tested))
+        print("\n" + as_text(tested))
     print(f"\n{folder / 'table1.csv'}: {len(records)} of {len(configs)} runs done")
     for name, error in failures.items():
         print(f"failed: {name}: {error}", file=sys.stderr)
@@ -295,7 +237,7 @@ def _summary(record):
 
 
 def dry_run(configs, results_dir):
-    """Prints the runs that `reproduce_table1` would make, and how long they will take; writes nothing.
+    """Prints the runs that `reproduce` would make, and how long they will take; writes nothing.
 
     Args:
       configs: of one protocol and preset.
@@ -338,7 +280,7 @@ def _duration(seconds):
     return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def table1_records(folder):
+def records_of(folder):
     """The records in a results folder that stand for a cell of Table 1.
 
     A run on part of the training set, or in which more was set than cell, sizes and seed, is an experiment of another
@@ -358,17 +300,17 @@ def table1_records(folder):
     return [record for record in results.read_records(folder) if counts(record)]
 
 
-def write_table1(folder):
+def write(folder):
     """Makes table1.csv anew from the records in a results folder.
 
     Args:
       folder: `<results_dir>/<protocol>`.
     """
     with files.lock(folder, wait=True):  # or a record that another process adds meanwhile would be missing
-        files.write_table(Path(folder) / "table1.csv", table1_records(folder), results.FIELDS)
+        files.write_table(Path(folder) / "table1.csv", records_of(folder), results.FIELDS)
 
 
-def format_table1(records):
+def as_text(records):
     """Table 1 as text: mean ± standard deviation over seeds, the paper's number in brackets.
 
     Args:
@@ -383,17 +325,16 @@ def format_table1(records):
     cells = {}
     for key, group in groups.items():
         spread = text.mean_of([r["test_ll"] for r in group], digits=0, runs=False)
-        published = group[0]["paper_test_ll"]
-        cells[key] = spread + (f" ({published})" if published is not None else "")
+        theirs = group[0]["paper_test_ll"]
+        cells[key] = spread + (f" ({theirs})" if theirs is not None else "")
     counts = sorted({(r["num_samples"], r["num_test_images"]) for r in records})
     used = ", ".join(f"k = {k} on {n} images" for k, n in counts)
     title = f"Test ELBO in nats per image, {used}; the paper's (k = 5000, whole test set) in brackets"
     if any(r["dataset"].endswith("_sample") for r in records):
         title += "\nSmall samples and short runs: they show that everything runs, and are not to be compared"
-    datasets = list(dict.fromkeys(key[1] for key in groups))
     notes = [f"The paper's number for {', '.join(key)} belongs to another model: H = {cell.checkpoint[0]}, "
              f"n_z = {cell.checkpoint[1]} instead of Table 2's {cell.hidden_units}, {cell.latent_dim}"
-             for key, group in groups.items() if (cell := paper.cell(*key)) and cell.checkpoint
+             for key, group in groups.items() if (cell := published.cell(*key)) and cell.checkpoint
              and group[0]["preset"] != "grid"
              and (group[0]["hidden_units"], group[0]["latent_dim"]) != cell.checkpoint]
-    return "\n".join([_grid(title, cells, datasets), *notes])
+    return "\n".join([title, text.aligned(text.by_model(cells), numbers=True), *notes])

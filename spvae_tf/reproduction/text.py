@@ -5,6 +5,9 @@ A table is a list of lines, each a list of str as long as the first, its head.
 
 import math
 
+from spvae_tf.model.likelihoods import LIKELIHOODS
+from spvae_tf.spvae import MODELS
+
 
 def aligned(lines, numbers=False):
     """A table as text in columns.
@@ -25,6 +28,22 @@ def markdown(lines):
     """A table in Markdown, or "Nothing has been run." where it has only a head."""
     head, *body = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
     return "\n".join([head, "|" + " --- |" * len(lines[0]), *body]) if body else "Nothing has been run."
+
+
+def by_model(cells):
+    """A table with the rows and columns of the paper's Tables 1 and 2.
+
+    Args:
+      cells: dict (model, data set, likelihood) -> str.
+
+    Returns:
+      A table: a line for each model, a column for each likelihood and data set; "—" where there is no cell.
+    """
+    datasets = dict.fromkeys(dataset for _, dataset, _ in cells)
+    columns = [(d, likelihood) for likelihood in LIKELIHOODS for d in datasets
+               if any((model, d, likelihood) in cells for model in MODELS)]
+    return [["", *map(", ".join, columns)]] + [[model, *(cells.get((model, *column), "—") for column in columns)]
+                                               for model in MODELS if any(key[0] == model for key in cells)]
 
 
 def number(value, digits=1, sign=""):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from spvae_tf import files
 from spvae_tf.errors import InputError
+from spvae_tf.spvae import MODELS
 from spvae_tf.training import configuration
 
 FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim", "params",
@@ -19,8 +20,6 @@ FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "seed", "hidde
 
 TEST_FIELDS = ("test_ll_k5", "test_ll", "test_ll_stderr", "num_samples", "num_test_images")
 OPTIONAL_FIELDS = (*TEST_FIELDS, "paper_test_ll")
-
-MODEL_ORDER = ("SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE")
 
 
 def write_record(folder, name, record):
@@ -72,7 +71,7 @@ def read_records(folder):
     """
     names = sorted(path.stem for path in (Path(folder) / "records").glob("*.json"))
     records = [record | {"name": name} for name in names if (record := read_record(folder, name))]
-    return sorted(records, key=lambda r: (r["dataset"], r["likelihood"], MODEL_ORDER.index(r["model"]),
+    return sorted(records, key=lambda r: (r["dataset"], r["likelihood"], list(MODELS).index(r["model"]),
                                           r["hidden_units"], r["latent_dim"], -r["num_train"], r["seed"]))
 
 
@@ -107,7 +106,7 @@ def check_row(row, fields=FIELDS):
         optional = field in row and row[field] is None and field in OPTIONAL_FIELDS
         if type(row.get(field)) not in kinds and not optional:
             raise InputError(f"{field} is {row.get(field)!r}")
-    for field, allowed in (("model", MODEL_ORDER), ("protocol", configuration.PROTOCOLS)):
+    for field, allowed in (("model", MODELS), ("protocol", configuration.PROTOCOLS)):
         if row[field] not in allowed:
             raise InputError(f"{field} is {row[field]!r}; it must be one of {', '.join(allowed)}")
     if row["test_ll"] is not None and None in (row[field] for field in TEST_FIELDS):

@@ -12,11 +12,9 @@ import pytest
 from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
-from spvae_tf.reproduction import authors, compare
-from spvae_tf.reproduction import figure2 as sweep
+from spvae_tf.reproduction import authors, compare, figure2, table1
 from spvae_tf.reproduction import plots as figures
 from spvae_tf.reproduction import report as results_page
-from spvae_tf.reproduction import table1 as tables
 from spvae_tf.training import records as results
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +49,7 @@ def verdict(*rows):
                                         (("VAE", "cifar10", "discrete"), 0.02 * 7200)])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_within_two_per_cent(key, bound, sign):
-    published = paper.PAPER[key].test_ll
+    published = paper.CELLS[key].test_ll
     assert verdict(make_row(*key, test_ll=published + sign * (bound - 0.01))) == "agrees"
     assert verdict(make_row(*key, test_ll=published + sign * (bound + 0.01))) == "disagrees"
 
@@ -170,7 +168,7 @@ def write_folder(folder, *rows):
     for n, row in enumerate(rows):
         config = {key: row[key] for key in ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim")}
         results.write_record(folder, f"r{n}", row | {"config": config})
-    tables.write_table1(folder)
+    table1.write(folder)
     return folder
 
 
@@ -375,7 +373,7 @@ def test_nats_lost_with_less_data_are_paired_by_seed(tmp_path):
         if row["model"] == "SPVAE":
             row |= dict(test_ll=None, num_samples=None)
     assert results_page.sweep_lines(tmp_path / "paper") == [["model", "likelihood", "data set", "sizes", "k"]]
-    files.write_table(sweep.path_of(tmp_path / "paper"), rows, sweep.FIELDS)
+    files.write_table(figure2.path_of(tmp_path / "paper"), rows, figure2.FIELDS)
     assert results_page.sweep_lines(tmp_path / "paper") == [
         ["model", "likelihood", "data set", "sizes", "k", "100 %", "10 %", "0.5 %"],
         ["SPVAE", "continuous", "mnist", "Table 2's", "5", "2750.0 ± 70.7 (2)", "-60.0 ± 14.1 (2)", "-800.0 (1)"],
@@ -387,7 +385,7 @@ def test_digitized_sweep():
     sweep = paper.digitized_sweep()
     assert len(sweep) == 12 and sum(map(len, sweep.values())) == 157
     assert sweep["VAE", "mnist", "discrete"][0.01] == -10534.7
-    assert set(sweep) < set(paper.PAPER)
+    assert set(sweep) < set(paper.CELLS)
 
 
 def test_plot_is_drawn_from_the_tables(tmp_path):
@@ -431,8 +429,8 @@ def test_means_and_deviations_are_numpys():
 def test_authors_runs_hold_the_logged_values_of_every_cell():
     runs = paper.authors_runs()
     assert sum(len(values) for sizes in runs.values() for values in sizes.values()) == 559
-    assert set(runs) == set(paper.PAPER)
-    for key, cell in paper.PAPER.items():
+    assert set(runs) == set(paper.CELLS)
+    for key, cell in paper.CELLS.items():
         for size, logged in (((cell.hidden_units, cell.latent_dim), (cell.logged_val_ll, cell.logged_test_ll)),
                              (cell.checkpoint, cell.checkpoint_logged)):
             if None not in (size, logged) and None not in logged:

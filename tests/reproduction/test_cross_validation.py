@@ -19,7 +19,7 @@ import tensorflow as tf
 from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation as grid
-from spvae_tf.reproduction import table1 as tables
+from spvae_tf.reproduction import table1
 from spvae_tf.training import configuration, data
 from spvae_tf.training import records as results
 from spvae_tf.training import run as experiment
@@ -41,7 +41,7 @@ SECTION_4 = {
     SECTION_4, ("mnist", "svhn_cropped", "cifar10"), ("continuous", "discrete")))
 def test_grid_is_section_4s(model, dataset, likelihood):
     for name, extra in (("paper", set()), ("released", {30, 100} if model == "SPVAE" else set())):
-        configs = tables.table1_configs("grid", "released", [model], [dataset], [likelihood], [3], grid_name=name)
+        configs = table1.make_configs("grid", "released", [model], [dataset], [likelihood], [3], grid_name=name)
         hidden, latent = SECTION_4[model]
         expected = sorted(itertools.product(hidden | extra, latent))
         assert sorted((c.hidden_units, c.latent_dim) for c in configs) == expected  # each point once
@@ -52,7 +52,7 @@ def test_grid_is_section_4s(model, dataset, likelihood):
 
 
 def test_grid_of_a_training_fraction_and_seeds():
-    configs = tables.table1_configs("grid", "paper", ["SPVAE"], ["mnist"], ["discrete"], ["0", "1"], train_fraction=0.1)
+    configs = table1.make_configs("grid", "paper", ["SPVAE"], ["mnist"], ["discrete"], ["0", "1"], train_fraction=0.1)
     assert len(configs) == len({configuration.run_name(c) for c in configs}) == 30
     assert {c.train_fraction for c in configs} == {0.1}
     assert [{c.seed for c in v.points} for v in grid.cross_validations(configs)] == [{0}, {1}]  # each has its own
@@ -64,12 +64,12 @@ def test_unknown_grid():
 
 
 def test_checkpoint_preset_has_the_two_cells_of_other_sizes():
-    configs = tables.table1_configs("checkpoint", "paper", list(SECTION_4), ["mnist", "svhn_cropped", "cifar10"],
+    configs = table1.make_configs("checkpoint", "paper", list(SECTION_4), ["mnist", "svhn_cropped", "cifar10"],
                                     ["continuous", "discrete"], [0])
     assert [(c.model, c.dataset, c.likelihood, c.hidden_units, c.latent_dim) for c in configs] == [
         ("SPVAE", "svhn_cropped", "discrete", 100, 50), ("Conv-VAE", "mnist", "discrete", 64, 100)]
     with pytest.raises(InputError, match="nothing to run.*checkpoint of its own"):
-        tables.table1_configs("checkpoint", "paper", ["VAE"], ["mnist"], ["discrete"], [0])
+        table1.make_configs("checkpoint", "paper", ["VAE"], ["mnist"], ["discrete"], [0])
 
 
 # --- selection --------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def small_world():
 def finished_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     with small_world():
-        assert tables.reproduce_table1(configs_of(), folder) == 0
+        assert table1.reproduce(configs_of(), folder) == 0
     return folder
 
 
@@ -140,7 +140,7 @@ def copied(finished, tmp_path):
 
 
 def configs_of():
-    return tables.table1_configs("grid", "paper", ["VAE"], ["tiny.npz"], ["continuous"], [0], grid_name="tiny",
+    return table1.make_configs("grid", "paper", ["VAE"], ["tiny.npz"], ["continuous"], [0], grid_name="tiny",
                                  batch_size=8, train_samples=2, validate_every=2, max_batches=4, test_samples=12,
                                  num_test_images=5)
 
@@ -173,7 +173,7 @@ def test_the_winner_alone_is_tested_and_has_one_row(finished, capsys):
         empty = {key for key, value in row.items() if value is None} - {"paper_test_ll"}
         assert empty == (set() if row is tested else TEST_FIELDS)
     for workers in (1, 2):  # again: nothing to do
-        assert tables.reproduce_table1(configs_of(), finished, workers) == 0
+        assert table1.reproduce(configs_of(), finished, workers) == 0
     assert rows_of(finished) == rows and "to be" not in (out := capsys.readouterr().out)
     assert f"H = 2, n_z = {tested['latent_dim']} wins" in out
 
@@ -182,7 +182,7 @@ def test_winner_left_untested_is_tested_from_its_checkpoint(copied, monkeypatch)
     before, winner = rows_of(copied), winner_of(copied)
     make_untested(copied, winner)
     monkeypatch.setattr(Trainer, "_run_block", None)  # no more training
-    assert tables.reproduce_table1(configs_of(), copied) == 0
+    assert table1.reproduce(configs_of(), copied) == 0
     assert rows_of(copied) == before
 
 
@@ -191,7 +191,7 @@ def test_damaged_record_is_named_and_its_run_repeated(copied):
     victim = next(p for p in (copied / "paper" / "records").iterdir() if json.loads(p.read_text())["test_ll"] is None)
     victim.write_text(victim.read_text()[:100])
     with pytest.warns(UserWarning, match=f"{victim.name} is damaged.*its run will be repeated"):
-        assert tables.reproduce_table1(configs_of(), copied) == 0
+        assert table1.reproduce(configs_of(), copied) == 0
     assert rows_of(copied) == before
 
 
@@ -201,7 +201,7 @@ def test_a_diverged_point_has_a_record_and_never_wins(copied, monkeypatch):
     shutil.rmtree(copied / "paper" / "runs" / winner["name"])
     monkeypatch.setattr(Trainer, "_run_validation",
                         lambda trainer, step: tf.constant(math.nan) if step > 2 else validate(trainer, step))
-    assert tables.reproduce_table1(configs_of(), copied) == 0
+    assert table1.reproduce(configs_of(), copied) == 0
     rows = rows_of(copied)
     diverged, = (r for r in rows if math.isnan(r["val_ll_k5"]))
     assert (diverged["latent_dim"], diverged["params"]) == (winner["latent_dim"], winner["params"])
@@ -222,12 +222,12 @@ def test_no_winner_before_every_point_is_there(copied, monkeypatch, capsys):
             raise RuntimeError("no space")
         return run(config, *arguments)
     monkeypatch.setattr(experiment, "run", failing)
-    assert tables.reproduce_table1(configs_of(), copied) == 1
+    assert table1.reproduce(configs_of(), copied) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         f"failed: {configuration.run_name(victim)}: RuntimeError: no space")
     assert len(rows_of(copied)) == 2 and all(r["test_ll"] is None for r in rows_of(copied))
     monkeypatch.setattr(experiment, "run", run)
-    assert tables.reproduce_table1(configs_of(), copied) == 0
+    assert table1.reproduce(configs_of(), copied) == 0
     assert sum(r["test_ll"] is not None for r in rows_of(copied)) == 1
 
 
@@ -240,7 +240,7 @@ def test_experiments_of_another_kind_have_no_row_in_table_1(tmp_path):
             model="VAE", dataset="mnist", likelihood="discrete", protocol="paper", preset="single", seed=number,
             paper_test_ll=-2351, config=configuration.resolve(config).to_dict())
         results.write_record(tmp_path, f"r{number}", record)
-    tables.write_table1(tmp_path)
+    table1.write(tmp_path)
     assert [row["seed"] for row in files.read_table(tmp_path / "table1.csv")] == [0]
 
 
@@ -256,26 +256,26 @@ def offline(monkeypatch):
 
 
 def test_bounded_runs_take_the_sample_by_its_own_name(offline, tmp_path, capsys):
-    configs = tables.table1_configs("grid", "paper", ["SPVAE"], ["mnist"], ["continuous"], [0], max_batches=256)
-    configs, failures = tables._with_data(configs, tmp_path)
+    configs = table1.make_configs("grid", "paper", ["SPVAE"], ["mnist"], ["continuous"], [0], max_batches=256)
+    configs, failures = table1._with_data(configs, tmp_path)
     assert {c.dataset for c in configs} == {"mnist_sample"} and not failures
     assert all("mnist_sample" in configuration.run_name(c) for c in configs)
     assert "mnist is not at hand: these bounded runs take the embedded mnist_sample" in capsys.readouterr().err
 
 
 def test_what_was_run_on_the_whole_is_not_run_again_on_the_sample(offline, monkeypatch, tmp_path):
-    configs = tables.table1_configs("tuned", "paper", ["VAE"], ["mnist"], ["discrete"], [0, 1], max_batches=256)
+    configs = table1.make_configs("tuned", "paper", ["VAE"], ["mnist"], ["discrete"], [0, 1], max_batches=256)
     there = configuration.run_name(configs[0])
     monkeypatch.setattr(results, "read_record", lambda folder, name: {} if name == there else None)
-    configs, _ = tables._with_data(configs, tmp_path)
+    configs, _ = table1._with_data(configs, tmp_path)
     assert [c.dataset for c in configs] == ["mnist", "mnist_sample"]
 
 
 @pytest.mark.parametrize("max_batches, data_dir", [(None, None), (256, "somewhere")])
 def test_the_whole_is_never_replaced_otherwise(offline, tmp_path, max_batches, data_dir):
-    configs = tables.table1_configs("tuned", "paper", ["VAE"], ["mnist"], ["continuous"], [0], max_batches=max_batches,
+    configs = table1.make_configs("tuned", "paper", ["VAE"], ["mnist"], ["continuous"], [0], max_batches=max_batches,
                                     data_dir=data_dir)
-    configs, failures = tables._with_data(configs, tmp_path)
+    configs, failures = table1._with_data(configs, tmp_path)
     assert {c.dataset for c in configs} == {"mnist"}
     assert all("--datasets=mnist_sample takes the embedded sample" in text for text in failures.values())
     assert len(failures) == (0 if data_dir else 1)  # a folder that was named is complained about by the run
@@ -291,7 +291,7 @@ def test_estimate_is_exact_at_the_corners_and_bilinear_between(monkeypatch, tmp_
         assert shape == (28, 28)
         return 1.0, 0.01 * config.hidden_units + 0.001 * config.latent_dim, 1e-6 * config.hidden_units
     monkeypatch.setattr(grid, "measure", measure)
-    configs = tables.table1_configs("grid", "paper", ["SPVAE"], ["mnist"], ["discrete"], [0])
+    configs = table1.make_configs("grid", "paper", ["SPVAE"], ["mnist"], ["discrete"], [0])
     estimates, count = grid.estimate(configs, tmp_path)
     assert count == 4 and sorted(measured) == [(8, 1), (8, 50), (32, 1), (32, 50)]
     for config, found in zip(configs, estimates, strict=True):
@@ -299,7 +299,7 @@ def test_estimate_is_exact_at_the_corners_and_bilinear_between(monkeypatch, tmp_
         batch = 0.01 * hidden + 0.001 * latent + 1e-6 * hidden * 5 * 10_000 / 128
         assert found.train_seconds == pytest.approx(1 + 10_000 * batch) and found.known_from == "assumed"
         assert found.test_seconds == pytest.approx(1e-6 * hidden * 5000 * 10_000)
-    configs = tables.table1_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [0])
+    configs = table1.make_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [0])
     assert grid.estimate(configs, tmp_path)[1] == 1
 
 
@@ -310,14 +310,14 @@ def test_expected_batches_are_those_of_the_same_experiment(monkeypatch, tmp_path
     experiments = ((dict(), 3000), (dict(seed=1, hidden_units=8), 5000), (dict(train_fraction=0.1), 100),
                    (dict(learning_rate=0.5), 200), (dict(max_batches=300, seed=2), 300))
     for number, (change, batches) in enumerate(experiments):
-        config, = tables.table1_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [0])
+        config, = table1.make_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [0])
         config.update(change)
         results.write_record(tmp_path / "paper", f"r{number}", dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(
             files.TEXT_COLUMNS, "") | {key: config[key] for key in results.FIELDS if key in config}
             | dict(num_test_images=1, batches=batches, config=config.to_dict()))
     for change, expected in ((dict(), (4000, "records")), (dict(train_fraction=0.1), (100, "records")),
                              (dict(train_fraction=0.5), (10_000, "assumed"))):
-        config, = tables.table1_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [7], **change)
+        config, = table1.make_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [7], **change)
         log = tmp_path / "paper" / "runs" / configuration.run_name(config) / "log.csv"
         log.parent.mkdir(parents=True)
         log.write_text("batch,train_ll,val_ll,best,seconds\n")
@@ -328,7 +328,7 @@ def test_expected_batches_are_those_of_the_same_experiment(monkeypatch, tmp_path
 def test_log_without_its_checkpoint_is_no_beginning(monkeypatch, tmp_path):
     """The run would begin anew: what is left of it is all of it."""
     monkeypatch.setattr(grid, "measure", lambda config, shape: (1.0, 0.01, 1e-6))
-    config, = tables.table1_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [7])
+    config, = table1.make_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [7])
     folder = tmp_path / "paper" / "runs" / configuration.run_name(config)
     folder.mkdir(parents=True)
     (folder / "log.csv").write_text("batch,train_ll,val_ll,best,seconds\n128,-3,-3,1,2\n")
@@ -345,7 +345,7 @@ def test_measured_seconds(finished):
 
 def test_dry_run_writes_nothing_and_marks_what_is_there(copied, monkeypatch, capsys):
     monkeypatch.setattr(grid, "measure", lambda config, shape: (1.0, 0.5, 0.25))
-    tables.dry_run(configs_of(), copied / "new")
+    table1.dry_run(configs_of(), copied / "new")
     out = capsys.readouterr().out
     assert not (copied / "new").exists() and "0 of 3 runs are there" in out and "measured here on 2 sizes" in out
     # compilation, 4 batches, each with its share 2 · 7 / 2 of a validation's rows
@@ -353,12 +353,12 @@ def test_dry_run_writes_nothing_and_marks_what_is_there(copied, monkeypatch, cap
     assert out.count(f"test of the winner of VAE, tiny.npz, continuous, seed 0: {math.ceil(12 * 5 * 0.25)} s") == 1
     winner = winner_of(copied)
     make_untested(copied, winner)
-    tables.dry_run(configs_of(), copied)
+    table1.dry_run(configs_of(), copied)
     out = capsys.readouterr().out
     assert "3 of 3 runs are there" in out and out.count("already there") == 3 and "test of the winner" in out
     (copied / "paper" / "records" / f"{winner['name']}.json").unlink()
     before = sorted(copied.rglob("*"))
-    tables.dry_run(configs_of(), copied)
+    table1.dry_run(configs_of(), copied)
     assert f"{winner['name']}: 1 s for 4 … 4 batches" in capsys.readouterr().out
     assert sorted(copied.rglob("*")) == before
 
@@ -430,7 +430,7 @@ def test_workers_and_scripts_that_are_killed_leave_each_run_once(tmp_path, monke
     assert winner["val_ll_k5"] == max(row["val_ll_k5"] for row in rows)
 
     monkeypatch.setitem(grid.GRIDS, "paper", {"VAE": grid.Sizes((4,), (1, 2))})
-    assert tables.reproduce_table1(tables.table1_configs(
+    assert table1.reproduce(table1.make_configs(
         "grid", "paper", ["VAE"], ["mnist_sample"], ["discrete"], [0], max_batches=8, test_samples=20,
         num_test_images=30), tmp_path / "one") == 0
     for one, two in zip(rows_of(tmp_path / "one"), rows, strict=True):

@@ -20,9 +20,8 @@ from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation as grid
-from spvae_tf.reproduction import figure2 as sweep
+from spvae_tf.reproduction import figure2, table1
 from spvae_tf.reproduction import plots as figures
-from spvae_tf.reproduction import table1 as tables
 from spvae_tf.training import configuration
 from spvae_tf.training import records as results
 from spvae_tf.training import run as experiment
@@ -51,7 +50,7 @@ def images(tmp_path_factory):
 
 
 def configs_of(images, fractions=(0.05, 0.5, 1.0), models=("SPVAE", "VAE"), **overrides):
-    return sweep.sweep_configs(fractions, "mini", "paper", models, [images], ["continuous"], [0],
+    return figure2.make_configs(fractions, "mini", "paper", models, [images], ["continuous"], [0],
                                **(TINY | overrides))
 
 
@@ -59,16 +58,16 @@ def configs_of(images, fractions=(0.05, 0.5, 1.0), models=("SPVAE", "VAE"), **ov
 
 def test_fractions_are_section_4_1s():
     """100 % to 10 % in steps of 10 %, then exponentially to 0.5 % in 3 steps."""
-    *exponential, tenth = sweep.FRACTIONS["paper"][:4]
-    assert sweep.FRACTIONS["paper"][3:] == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    *exponential, tenth = figure2.FRACTIONS["paper"][:4]
+    assert figure2.FRACTIONS["paper"][3:] == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     assert exponential == [round(tenth * 0.05 ** (n / 3), 3) for n in (3, 2, 1)]
-    assert sweep.FRACTIONS["released"] == (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.2, 0.3, 0.4,
+    assert figure2.FRACTIONS["released"] == (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.2, 0.3, 0.4,
                                            0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def test_fractions_by_name_and_by_number():
-    assert sweep.parse_fractions(["released"]) == sweep.FRACTIONS["released"]
-    assert sweep.parse_fractions(["1", "0.005", "0.1", "1.0"]) == (0.005, 0.1, 1)
+    assert figure2.parse_fractions(["released"]) == figure2.FRACTIONS["released"]
+    assert figure2.parse_fractions(["1", "0.005", "0.1", "1.0"]) == (0.005, 0.1, 1)
 
 
 @pytest.mark.parametrize("words, named", [(["0"], "0"), (["-0.1"], "-0.1"), (["0.1", "1.01"], "1.01"), (["nan"], "nan"),
@@ -76,7 +75,7 @@ def test_fractions_by_name_and_by_number():
                                           ([""], "''"), ([], "no fractions")])
 def test_other_fractions_are_refused(words, named):
     with pytest.raises(InputError) as error:
-        sweep.parse_fractions(words)
+        figure2.parse_fractions(words)
     assert named in str(error.value) and "\n" not in str(error.value)
 
 
@@ -84,11 +83,11 @@ def test_other_fractions_are_refused(words, named):
 
 def test_cheapest_first_and_table_1s_runs_at_fraction_1():
     arguments = "tuned", "released", ["VAE", "SPVAE"], ["mnist"], ["continuous", "discrete"], ["0", "1"]
-    configs = sweep.sweep_configs((0.005, 0.1, 1.0), *arguments)
+    configs = figure2.make_configs((0.005, 0.1, 1.0), *arguments)
     assert [c.train_fraction for c in configs] == [0.005] * 8 + [0.1] * 8 + [1] * 8
     by_name = {configuration.run_name(c): c for c in configs}
     assert len(by_name) == 24
-    for config in tables.table1_configs(*arguments):
+    for config in table1.make_configs(*arguments):
         assert by_name[configuration.run_name(config)] == config
 
 
@@ -117,18 +116,18 @@ def swept(images, tmp_path_factory):
     """(results folder, configurations) of a finished sweep, tested with k = 7 at fraction 1 alone."""
     tf.config.run_functions_eagerly(True)
     folder, configs = tmp_path_factory.mktemp("swept"), configs_of(images)
-    assert sweep.run_sweep(configs, (), folder) == 0
+    assert figure2.reproduce(configs, (), folder) == 0
     tf.config.run_functions_eagerly(False)
     return folder, configs
 
 
 def rows_of(folder):
-    return files.read_table(sweep.path_of(Path(folder) / "paper"))
+    return files.read_table(figure2.path_of(Path(folder) / "paper"))
 
 
 def test_one_row_for_each_run(swept):
     folder, _ = swept
-    header = sweep.path_of(folder / "paper").read_text().splitlines()[0]
+    header = figure2.path_of(folder / "paper").read_text().splitlines()[0]
     assert header == ",".join([*results.FIELDS, "train_fraction"])
     rows = rows_of(folder)
     assert [(r["model"], r["train_fraction"], r["num_train"]) for r in rows] == [
@@ -142,7 +141,7 @@ def test_table_1_shares_the_runs_on_the_whole_training_set(swept, capsys):
     folder, configs = swept
     table = files.read_table(folder / "paper" / "table1.csv")
     assert [(r["model"], r["num_train"]) for r in table] == [("SPVAE", 40), ("VAE", 40)]
-    assert tables.reproduce_table1([c for c in configs if c.train_fraction == 1], folder) == 0
+    assert table1.reproduce([c for c in configs if c.train_fraction == 1], folder) == 0
     assert capsys.readouterr().out.count("already there") == 2
 
 
@@ -153,13 +152,13 @@ def test_nothing_is_run_twice_for_a_larger_k(swept, tmp_path, eagerly, monkeypat
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("checkpoint.npz")}
     quick = {(r["model"], r["train_fraction"]): r["test_ll_k5"] for r in rows_of(folder)}
     monkeypatch.setattr(training.Trainer, "_run_block", None)  # no batch is trained
-    assert sweep.run_sweep(swept[1], (0.5,), folder) == 0
+    assert figure2.reproduce(swept[1], (0.5,), folder) == 0
     assert capsys.readouterr().out.count("already there") == 4
     rows = rows_of(folder)
     assert {(r["model"], r["train_fraction"]): r["test_ll_k5"] for r in rows} == quick
     assert [r["num_samples"] for r in rows] == [7, 7, None] * 2
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("checkpoint.npz")} == before
-    assert sweep.run_sweep(swept[1], (), folder) == 0  # and a smaller k takes the tested record as it is
+    assert figure2.reproduce(swept[1], (), folder) == 0  # and a smaller k takes the tested record as it is
     assert rows_of(folder) == rows
 
 
@@ -170,13 +169,13 @@ def test_other_experiments_have_no_row(swept, tmp_path):
         config = record["config"] | {key: value}
         name = configuration.run_name(configuration.resolve(configuration.recorded_config({"config": config})))
         results.write_record(tmp_path, name, {k: record[k] for k in results.FIELDS} | {"config": config})
-    sweep.write_sweep(tmp_path)
-    assert files.read_table(sweep.path_of(tmp_path)) == []
+    figure2.write(tmp_path)
+    assert files.read_table(figure2.path_of(tmp_path)) == []
 
 
 def test_fraction_without_an_image_writes_nothing(images, tmp_path):
     with pytest.raises(InputError, match="train_fraction 0.001 keeps none of 40"):
-        sweep.run_sweep(configs_of(images, (0.001, 1.0)), (), tmp_path / "results")
+        figure2.reproduce(configs_of(images, (0.001, 1.0)), (), tmp_path / "results")
     assert not (tmp_path / "results").exists()
 
 
@@ -184,7 +183,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(images, tmp_path, eagerl
     made = experiment.make_model
     monkeypatch.setattr(experiment, "make_model", lambda config, shape: (
         made(config, shape) if config.model == "VAE" else 1 / 0))
-    assert sweep.run_sweep(configs_of(images, (0.5, 1.0)), (), tmp_path) == 1
+    assert figure2.reproduce(configs_of(images, (0.5, 1.0)), (), tmp_path) == 1
     assert capsys.readouterr().err.count("failed: spvae") == 2
     assert [r["model"] for r in rows_of(tmp_path)] == ["VAE", "VAE"]
 
@@ -193,7 +192,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(images, tmp_path, eagerl
 
 def write_points(folder, fraction, validation):
     """Records of all points of a cross-validation, `validation(config)` their validation ELBO."""
-    configs = sweep.sweep_configs((fraction,), "grid", "paper", ["SPVAE"], ["mnist"], ["discrete"], [0])
+    configs = figure2.make_configs((fraction,), "grid", "paper", ["SPVAE"], ["mnist"], ["discrete"], [0])
     for config in configs:
         found = dict(model="SPVAE", dataset="mnist", likelihood="discrete", preset="grid", protocol="paper", seed=0,
                      hidden_units=config.hidden_units, latent_dim=config.latent_dim, params=1, num_train=9, batches=1,
@@ -208,9 +207,9 @@ def test_of_a_grid_the_winner_by_validation_has_a_row(tmp_path):
     wanted = {0.1: (16, 5), 1.0: (32, 50)}
     for fraction, sizes in wanted.items():
         configs = write_points(tmp_path, fraction, lambda c, s=sizes: -float((c.hidden_units, c.latent_dim) != s))
-        winner, = sweep.winners(configs, tmp_path)
+        winner, = figure2.winners(configs, tmp_path)
         assert (winner.hidden_units, winner.latent_dim) == sizes
-    sweep.write_sweep(tmp_path / "paper")
+    figure2.write(tmp_path / "paper")
     assert {r["train_fraction"]: (r["hidden_units"], r["latent_dim"]) for r in rows_of(tmp_path)} == wanted
 
 
@@ -221,15 +220,15 @@ def test_a_larger_k_of_some_points_makes_no_second_row(tmp_path):
         record = results.read_record(tmp_path / "paper", name)
         record["config"] |= dict(test_samples=7, max_batches=900)
         results.write_record(tmp_path / "paper", name, record)
-    sweep.write_sweep(tmp_path / "paper")
+    figure2.write(tmp_path / "paper")
     assert [(r["hidden_units"], r["latent_dim"]) for r in rows_of(tmp_path)] == [(8, 1)]
 
 
 def test_a_grid_that_is_not_over_has_no_winner(tmp_path):
     configs = write_points(tmp_path, 0.1, lambda config: -1.0)
     (tmp_path / "paper" / "records" / f"{configuration.run_name(configs[3])}.json").unlink()
-    assert sweep.winners(configs, tmp_path) == []
-    sweep.write_sweep(tmp_path / "paper")
+    assert figure2.winners(configs, tmp_path) == []
+    figure2.write(tmp_path / "paper")
     assert rows_of(tmp_path) == []
 
 
@@ -252,7 +251,7 @@ def test_the_winner_alone_is_tested_with_the_full_k(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "load_data", lambda config: pytest.fail("all points are there already"))
     configs = [c for fraction in (0.1, 0.2)
                for c in write_points(tmp_path, fraction, lambda c: float(c.hidden_units == c.latent_dim + 7))]
-    assert sweep.run_sweep(configs, (0.2,), tmp_path) == 0
+    assert figure2.reproduce(configs, (0.2,), tmp_path) == 0
     assert done == [(0.2, 8, 1, True)]
 
 
@@ -266,10 +265,10 @@ def row(fraction, seed, test_ll_k5, model="SPVAE", likelihood="continuous", data
 def test_losses_are_paired_by_seed():
     rows = [row(1, 0, 2800.0), row(1, 1, 2700.0), row(0.1, 0, 2750.0), row(0.1, 1, 2630.0), row(0.1, 2, 9.0),
             row(0.005, 0, None), row(0.1, 0, 1.0, model="VAE")]
-    assert sweep.losses(rows) == {
+    assert figure2.losses(rows) == {
         ("mnist", "continuous", "SPVAE"): {1: [2800, 2700], 0.1: [-50, -70]},
         ("mnist", "continuous", "VAE"): {0.1: []}}
-    lines = sweep.format_losses(rows).splitlines()
+    lines = figure2.as_text(rows).splitlines()
     assert [re.split(" {2,}", line.strip()) for line in lines[1:]] == [
         ["100 %", "10 %", "0.5 %"], ["mnist, continuous, SPVAE", "2750 ± 71", "-60 ± 14", "—"],
         ["mnist, continuous, VAE", "—", "—", "—"]]
@@ -385,7 +384,7 @@ def test_killed_and_started_again_each_run_has_one_row(images, tmp_path):
 
 def test_whole_training_set_alone_is_no_sweep(images, tmp_path):
     with pytest.raises(InputError, match="the only fraction is 1; a sweep has smaller ones"):
-        sweep.run_sweep(configs_of(images, fractions=(1.0,)), (), tmp_path / "new")
+        figure2.reproduce(configs_of(images, fractions=(1.0,)), (), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -422,6 +421,6 @@ def test_miniatures_of_figures_2_and_3_take_less_than_ten_minutes_of_one_core(tm
         (m, li): 3 for m in ("SPVAE", "VAE") for li in ("continuous", "discrete")}
     for name in ("low_data_sweep_paper_mini", latent):
         assert (tmp_path / "figures" / f"{name}.png").exists()
-    for key, lost in sweep.losses(rows).items():  # the fewer images, the worse
+    for key, lost in figure2.losses(rows).items():  # the fewer images, the worse
         (smallest,), (smaller,) = lost[0.02], lost[0.14]
         assert smallest < smaller < 0, key

@@ -11,9 +11,8 @@ import pytest
 from spvae_tf import build_model, files
 from spvae_tf.errors import InputError
 from spvae_tf.model.region_graph import Partition, Region, RegionGraph, poon_domingos, random_binary_trees
-from spvae_tf.reproduction import pictures
+from spvae_tf.reproduction import pictures, table1
 from spvae_tf.reproduction import plots as figures
-from spvae_tf.reproduction import table1 as tables
 from spvae_tf.training import configuration
 from spvae_tf.training import records as results
 
@@ -171,7 +170,7 @@ def test_figure_3_of_a_single_super_pixel_row_or_column(drawn, boxes):
 
 def write_run(folder, preset="tuned", dataset="mnist", likelihood="continuous", val_ll_k5=2.0, **changes):
     """The record and the learning curve of a run of a VAE."""
-    config = tables.table1_configs(preset, "released", ["VAE"], [dataset], [likelihood], [0])[0]
+    config = table1.make_configs(preset, "released", ["VAE"], [dataset], [likelihood], [0])[0]
     config.update(changes)
     named = {key: config[key] for key in files.TEXT_COLUMNS + ("seed", "hidden_units", "latent_dim") if key in config}
     record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(files.TEXT_COLUMNS, "") | named | dict(

@@ -17,9 +17,7 @@ from spvae_tf import published as paper
 from spvae_tf.errors import InputError
 from spvae_tf.files import lock, read_table, write_atomically, write_table, write_text
 from spvae_tf.model.region_graph import random_binary_trees
-from spvae_tf.reproduction import compare
-from spvae_tf.reproduction import figure2 as sweep
-from spvae_tf.reproduction import table1 as tables
+from spvae_tf.reproduction import compare, figure2, table1
 from spvae_tf.spvae import MODELS
 from spvae_tf.training import checkpoint, configuration
 from spvae_tf.training import provenance as environment
@@ -215,7 +213,7 @@ def test_damaged_record_is_named_and_left_out(tmp_path, content):
     with pytest.warns(UserWarning, match=str(path)):
         assert [r["params"] for r in results.read_records(tmp_path)] == [413352]
     with pytest.warns(UserWarning, match=str(path)):
-        tables.write_table1(tmp_path)
+        table1.write(tmp_path)
     assert read_table(tmp_path / "table1.csv") == [without_config(make_record())]
 
 
@@ -232,9 +230,9 @@ def test_record_that_means_nothing_is_named_and_left_out(tmp_path, damage, what)
     with pytest.warns(UserWarning, match=f"damaged.json is damaged .*{what}.*its run will be repeated"):
         assert results.read_record(tmp_path, "damaged") is None
     with pytest.warns(UserWarning, match="damaged.json"):
-        tables.write_table1(tmp_path)
+        table1.write(tmp_path)
     with pytest.warns(UserWarning, match="damaged.json"):
-        sweep.write_sweep(tmp_path)
+        figure2.write(tmp_path)
     assert read_table(tmp_path / "table1.csv") == [without_config(make_record())]
 
 
@@ -250,9 +248,9 @@ def test_table_is_a_function_of_the_records(tmp_path):
     for folder, ordered in ((tmp_path / "a", records), (tmp_path / "b", records[::-1])):
         for record in ordered:
             results.write_record(folder, "-".join(str(record[k]) for k in ("model", "dataset", "seed")), record)
-            tables.write_table1(folder)
+            table1.write(folder)
         tables_written.append((folder / "table1.csv").read_bytes())
-        tables.write_table1(folder)
+        table1.write(folder)
         tables_written.append((folder / "table1.csv").read_bytes())
     assert len(set(tables_written)) == 1
     rows = read_table(tmp_path / "a" / "table1.csv")
@@ -260,13 +258,13 @@ def test_table_is_a_function_of_the_records(tmp_path):
         (dataset, model, seed) for dataset in ("cifar10", "mnist")
         for model in ("SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE") for seed in (0, 2, 10)]
     (tmp_path / "a" / "records" / "VAE-mnist-2.json").unlink()
-    tables.write_table1(tmp_path / "a")
+    table1.write(tmp_path / "a")
     assert len(read_table(tmp_path / "a" / "table1.csv")) == len(records) - 1
 
 
 def test_table_columns(tmp_path):
     results.write_record(tmp_path, "a", make_record() | {"something": "else"})
-    tables.write_table1(tmp_path)
+    table1.write(tmp_path)
     assert (tmp_path / "table1.csv").read_text().splitlines()[0] == (
         "model,dataset,likelihood,protocol,preset,seed,hidden_units,latent_dim,params,num_train,batches,best_batch,"
         "train_seconds,val_ll_k5,test_ll_k5,test_ll,test_ll_stderr,num_samples,num_test_images,paper_test_ll,device,"
@@ -296,7 +294,7 @@ def test_table1_as_text():
     records = [make_record(test_ll=2820.4), make_record(test_ll=2830.4, seed=1),
                make_record(model="VAE", test_ll=2600.2, paper_test_ll=2598),
                make_record(model="VAE", dataset="digits", likelihood="discrete", test_ll=-7.6, paper_test_ll=None)]
-    text = tables.format_table1(records)
+    text = table1.as_text(records)
     assert "2825 ± 7 (2819)" in text and "2600 (2598)" in text
     lines = text.splitlines()
     assert "k = 5000 on 10000 images" in lines[0]
@@ -306,8 +304,8 @@ def test_table1_as_text():
     assert len(lines) == 4
 
 
-@pytest.mark.parametrize("write, name", [(tables.write_table1, "table1.csv"),
-                                         (sweep.write_sweep, "low_data_sweep.csv")])
+@pytest.mark.parametrize("write, name", [(table1.write, "table1.csv"),
+                                         (figure2.write, "low_data_sweep.csv")])
 def test_tables_wait_for_each_other(tmp_path, write, name):
     """Another process between its reading and its writing: this one reads after it, and misses no record."""
     part = dict(train_fraction=0.5)
@@ -381,13 +379,13 @@ def test_settings_common_to_both_protocols():
 @pytest.mark.parametrize("name, model", [("spvae", "SPVAE"), ("conv-vae", "Conv-VAE"), ("CONV-SPVAE", "Conv-SPVAE")])
 def test_sizes_follow_table_2(name, model):
     for dataset, likelihood in itertools.product(paper.DATASETS, ("continuous", "discrete")):
-        config, cell = configuration.make_config(name, dataset, likelihood), paper.PAPER[model, dataset, likelihood]
+        config, cell = configuration.make_config(name, dataset, likelihood), paper.CELLS[model, dataset, likelihood]
         assert (config.model, config.hidden_units, config.latent_dim) == (model, cell.hidden_units, cell.latent_dim)
 
 
 def test_own_images_take_the_sizes_and_the_rounding_of_a_cell():
     for preset, sizes in (("tuned", (32, 50)), ("checkpoint", (100, 50))):
-        config, = tables.table1_configs(preset, "released", ["SPVAE"], ["a/mine.npz"], ["discrete"], [0],
+        config, = table1.make_configs(preset, "released", ["SPVAE"], ["a/mine.npz"], ["discrete"], [0],
                                         cell_of="svhn_cropped")
         assert (config.hidden_units, config.latent_dim, config.round_pixels) == (*sizes, False)
         assert config.dataset == "a/mine.npz" and "round_pixels=false" in configuration.run_name(config)
@@ -501,7 +499,7 @@ def test_own_images_are_known_by_their_content(tmp_path):
     config = make_config(dataset=str(tmp_path / "a" / "mnist.npz"), max_batches=2)
     record = experiment.run(config, tmp_path, make_dataset())
     assert record["dataset"] == "npz_mnist" and record["config"]["dataset"] == "mnist.npz"
-    tables.write_table1(tmp_path / "paper")
+    table1.write(tmp_path / "paper")
     assert compare.without_a_cell(compare.read(tmp_path / "paper")) == ["npz_mnist"]
     assert experiment.run(config, tmp_path, make_dataset()) == record
     other = make_config(dataset=str(tmp_path / "b" / "mnist.npz"), max_batches=2)
@@ -700,20 +698,20 @@ def test_nothing_to_run_is_refused(empty):
     lists[empty] = []
     if empty == "datasets":
         lists[empty] = None  # the preset's
-        assert tables.table1_configs("mini", "paper", **lists)
+        assert table1.make_configs("mini", "paper", **lists)
     else:
         with pytest.raises(InputError, match="nothing to run"):
-            tables.table1_configs("mini", "paper", **lists)
+            table1.make_configs("mini", "paper", **lists)
 
 
 def test_what_is_named_twice_is_run_once():
-    configs = tables.table1_configs("tuned", "paper", ["VAE", "vae"], ["mnist", "mnist"], ["discrete", "discrete"],
+    configs = table1.make_configs("tuned", "paper", ["VAE", "vae"], ["mnist", "mnist"], ["discrete", "discrete"],
                                     ["0", "1", "00"])
     assert [(c.model, c.seed) for c in configs] == [("VAE", 0), ("VAE", 1)]
 
 
 def test_the_paper_number_of_another_model_says_so():
-    text = tables.format_table1([make_record(model="Conv-VAE", likelihood="discrete", paper_test_ll=-2099)])
+    text = table1.as_text([make_record(model="Conv-VAE", likelihood="discrete", paper_test_ll=-2099)])
     assert "belongs to another model: H = 64, n_z = 100" in text
 
 
@@ -728,12 +726,12 @@ def test_resumed_run_writes_exactly_one_row(tmp_path, finished, monkeypatch):
     monkeypatch.setattr(Trainer, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         experiment.run(make_config(), tmp_path, make_dataset())
-    tables.write_table1(folder)
+    table1.write(folder)
     assert read_table(folder / "table1.csv") == []
     monkeypatch.setattr(Trainer, "save", save)
     record = experiment.run(make_config(), tmp_path, make_dataset())
     for _ in range(2):
-        tables.write_table1(folder)
+        table1.write(folder)
         rows = read_table(folder / "table1.csv")
         assert len(rows) == 1
     uncertain = ("train_seconds", "commit")
@@ -860,14 +858,14 @@ def test_reproduce_table1_goes_on_after_a_failure(tmp_path, monkeypatch, capsys)
             raise training.NonFiniteError("the bound is not finite")
         return train(config, *arguments)
     monkeypatch.setattr(experiment, "_train", failing)
-    assert tables.reproduce_table1(configs, tmp_path) == 1
+    assert table1.reproduce(configs, tmp_path) == 1
     assert "the bound is not finite" in capsys.readouterr().err
     assert [row["model"] for row in read_table(tmp_path / "paper" / "table1.csv")] == ["VAE"]
     monkeypatch.setattr(experiment, "_train", train)
-    assert tables.reproduce_table1(configs, tmp_path) == 0
+    assert table1.reproduce(configs, tmp_path) == 0
     assert "already there" in capsys.readouterr().out
     assert [row["model"] for row in read_table(tmp_path / "paper" / "table1.csv")] == ["SPVAE", "VAE"]
-    assert tables.reproduce_table1(configs, tmp_path) == 0
+    assert table1.reproduce(configs, tmp_path) == 0
     assert len(read_table(tmp_path / "paper" / "table1.csv")) == 2
 
 
@@ -891,24 +889,24 @@ def test_reproduce_table1_goes_on_after_a_failure(tmp_path, monkeypatch, capsys)
     ("Conv-VAE", "svhn_cropped", "discrete", -4115, 1436, 128, 200),
     ("Conv-VAE", "cifar10", "continuous", 1191, 1219, 128, 150)])
 def test_tables_of_the_paper(model, dataset, likelihood, test_ll, kparams, hidden, latent):
-    cell = paper.PAPER[model, dataset, likelihood]
+    cell = paper.CELLS[model, dataset, likelihood]
     assert (cell.test_ll, cell.kparams, cell.hidden_units, cell.latent_dim) == (test_ll, kparams, hidden, latent)
     assert paper.cell(model, dataset, likelihood) == cell
 
 
 def test_table_is_complete_and_says_what_the_paper_says():
     """Section 5: hierarchies beat their VAEs in every cell but one, convolutional on continuous MNIST."""
-    assert set(paper.PAPER) == set(itertools.product(MODELS, paper.DATASETS, ("continuous", "discrete")))
+    assert set(paper.CELLS) == set(itertools.product(MODELS, paper.DATASETS, ("continuous", "discrete")))
     worse = [(prefix, dataset, likelihood) for prefix in ("", "Conv-") for dataset in paper.DATASETS
              for likelihood in ("continuous", "discrete")
-             if paper.PAPER[f"{prefix}SPVAE", dataset, likelihood].test_ll
-             <= paper.PAPER[f"{prefix}VAE", dataset, likelihood].test_ll]
+             if paper.CELLS[f"{prefix}SPVAE", dataset, likelihood].test_ll
+             <= paper.CELLS[f"{prefix}VAE", dataset, likelihood].test_ll]
     assert worse == [("Conv-", "mnist", "continuous")]
 
 
 def test_checkpoints_of_other_sizes_than_table_2():
     """Two of Table 1's numbers come from models of other sizes than Table 2's."""
-    assert {key: cell.checkpoint for key, cell in paper.PAPER.items() if cell.checkpoint} == {
+    assert {key: cell.checkpoint for key, cell in paper.CELLS.items() if cell.checkpoint} == {
         ("SPVAE", "svhn_cropped", "discrete"): (100, 50), ("Conv-VAE", "mnist", "discrete"): (64, 100)}
 
 

@@ -1,0 +1,35 @@
+"""Table 2: the number of parameters of the paper's 24 models."""
+
+from pathlib import Path
+
+from spvae_tf import files, published
+from spvae_tf.reproduction import text
+from spvae_tf.spvae import build_model
+
+FIELDS = ("model", "dataset", "likelihood", "params", "paper_kparams")
+
+
+def count_parameters():
+    """The parameters of every model of Table 2, counted on models that are built.
+
+    Returns:
+      list of dicts with the keys FIELDS.
+    """
+    rows = []
+    for (model, dataset, likelihood), cell in published.CELLS.items():
+        side = published.SIDES[dataset]
+        built = build_model(model, (side, side), likelihood, cell.hidden_units, cell.latent_dim)
+        rows.append(dict(zip(FIELDS, (model, dataset, likelihood, built.count_params(), cell.kparams))))
+    return rows
+
+
+def write(results_dir, rows):
+    """Writes the rows of `count_parameters` to `<results_dir>/table2.csv`."""
+    files.write_table(Path(results_dir) / "table2.csv", rows, FIELDS)
+
+
+def as_text(rows):
+    """The rows of `count_parameters` as a table in text, the paper's thousands in brackets."""
+    cells = {(r["model"], r["dataset"], r["likelihood"]): f"{r['params']:,} ({r['paper_kparams']}k)" for r in rows}
+    return ("Parameters (the paper's, in thousands, in brackets)\n"
+            + text.aligned(text.by_model(cells), numbers=True))
