@@ -38,8 +38,10 @@ with _quiet_start():
     if _hidden:
         del sys.modules["matplotlib"]
     from spvae_tf.errors import InputError
+    from spvae_tf.ops.runtime import configure
     from spvae_tf.training.trainer import NonFiniteError
 
+    configure()
     tf.get_logger().setLevel("ERROR")  # not that models of many sizes are compiled in one process
     tf.function(lambda: tf.zeros([]) + 1, jit_compile=True)()  # the devices and XLA introduce themselves once
 gc.freeze()

@@ -20,10 +20,12 @@ from tqdm import tqdm
 from spvae_tf.errors import InputError
 from spvae_tf.infer import read_mask
 from spvae_tf.model import experts as vae
-from spvae_tf.model import iwae
-from spvae_tf.model.layers import softplus
 from spvae_tf.ops import small_conv as superpixels
-from spvae_tf.spvae import EVALUATION_BATCH, MODELS, evaluation_rows
+from spvae_tf.ops.device import codes_at_once, on_gpu
+from spvae_tf.ops.functions import softplus
+from spvae_tf.ops.noise import random_bits, standard_normal
+from spvae_tf.ops.runtime import configure
+from spvae_tf.spvae import EVALUATION_BATCH, MODELS
 from spvae_tf.training import configuration
 from spvae_tf.training import provenance as environment
 from spvae_tf.training import run as experiment
@@ -40,7 +42,7 @@ INPAINTED = 256  # images whose right half is filled in, k = 100
 
 def batches_per_call():
     """Training batches in one timed call; on a GPU all those of a training block, which is waited for only once."""
-    return 128 if environment.on_gpu() else 16
+    return 128 if on_gpu() else 16
 
 
 class Timing:
@@ -108,6 +110,7 @@ def alone(name, likelihood):
 
 
 def _alone(name, likelihood, started):
+    configure()
     contender = _contender(name, likelihood, load_dataset("mnist_sample", likelihood))
     contender["step"].once()
     start = time.time() - started
@@ -117,7 +120,7 @@ def _alone(name, likelihood, started):
 
 
 def _peak_memory():
-    if environment.on_gpu():
+    if on_gpu():
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -232,9 +235,9 @@ def floor_timings(model, encoder_rows, decoder_rows, gradients):
     x = tf.random.uniform([model.num_experts, decoder_rows, pixels])
     pieces["transcendental functions"].append(timing(lambda *o: model.likelihood.log_kernel(x, o), *outputs))
     shape = [model.num_experts, decoder_rows, model.latent_dim]
-    normal = tf.function(iwae.standard_normal, jit_compile=True)
+    normal = tf.function(standard_normal, jit_compile=True)
     seed = tf.Variable([0, 0])
-    pieces["noise"].append(Timing(tf.function(lambda: normal(iwae.random_words(shape, seed)))))
+    pieces["noise"].append(Timing(tf.function(lambda: normal(random_bits(shape, seed)))))
     return pieces
 
 
@@ -288,12 +291,12 @@ def plain_step_timing(trainer):
     plain = PlainSPVAE(trainer.model)
     optimizer = type(trainer.optimizer).from_config(trainer.optimizer.get_config())
     optimizer.build(plain.trainable_variables)
-    x, _, words = trainer._batch(tf.constant(trainer.stream(0, 1)[0]), 0)
+    x, _, bits = trainer._batch(tf.constant(trainer.stream(0, 1)[0]), 0)
     seed = tf.Variable([0, 0])
 
     @tf.function
     def step():
-        noise = tf.random.stateless_normal(words.shape, seed)
+        noise = tf.random.stateless_normal(bits.shape, seed)
         with tf.GradientTape() as tape:
             loss = -tf.reduce_mean(plain.bound(x, noise))
         variables = plain.trainable_variables
@@ -305,7 +308,7 @@ def plain_step_timing(trainer):
 
 def evaluation_timing(model, images):
     """The streamed bound of a batch of images, per image of k = 5,000."""
-    images, num_samples = images[:EVALUATION_BATCH], 5000 if environment.on_gpu() else 200
+    images, num_samples = images[:EVALUATION_BATCH], 5000 if on_gpu() else 200
     return Timing(lambda: model.log_prob(images, num_samples, seed=0), len(images) * num_samples / 5000)
 
 
@@ -429,7 +432,7 @@ def _summarise(contender, first):
 def _floors(trainer, repeats):
     model, config = trainer.model, trainer.config
     step_floor = floor_timings(model, config.batch_size, config.batch_size * config.train_samples, True)
-    rows = evaluation_rows(model.graph.num_variables)
+    rows = codes_at_once(model.graph.num_variables)
     chunk_floor = floor_timings(model, EVALUATION_BATCH, rows, False)
     timings = [t for pieces in (step_floor, chunk_floor) for ts in pieces.values() for t in ts]
     for timing in timings:

@@ -16,9 +16,11 @@ from spvae_tf.model import iwae
 from spvae_tf.model.likelihoods import get_likelihood
 from spvae_tf.model.region_graph import RegionGraph, poon_domingos, rectangle, single_region
 from spvae_tf.model.spn import SumProductNetwork
+from spvae_tf.ops.device import codes_at_once, compiled
+from spvae_tf.ops.functions import sum_last
+from spvae_tf.ops.noise import fold_in, random_bits, standard_normal
 from spvae_tf.queries.batches import check_image_shape, check_images, check_policy, in_batches, make_seed
 from spvae_tf.queries.inference import Queries
-from spvae_tf.training import provenance as environment
 
 # name -> (is there an SPN over super-pixels?, experts)
 MODELS = {"SPVAE": (True, "dense"), "VAE": (False, "dense"),
@@ -28,28 +30,6 @@ EVALUATION_BATCH = 100  # images whose samples are streamed together
 REFINEMENT_SAMPLES = 5  # of the ELBO that a step of refinement climbs
 REFINEMENT_RATE = 0.2  # Adam's at the first step; falls in a straight line to 0 at the last
 FILLING_ROUNDS = 4  # of an encoder over its unobserved pixels
-
-# images times samples in one chunk of an evaluation: what a CPU's cache holds; what keeps a GPU busy
-CPU_ROWS, GPU_ROWS = 1_000, 20_000
-PIXELS = 28 * 28  # of the images that CPU_ROWS is for
-
-# float32 is float32 on a GPU too, whose matrix units would otherwise round the factors of a product to 10 bits (TF32)
-tf.config.experimental.enable_tensor_float_32_execution(False)
-
-
-def at_once_on_cpu(count, num_pixels):
-    """`count` images, or a half, a third, … of them if they are larger than 28×28, so that they need no more memory.
-
-    That keeps a convolution's scratch space (55 MB for 1,000 images of 28×28) below the 64 MiB above which the C
-    library has the system map and clear it afresh for each chunk.
-    """
-    return max(1, count // -(-num_pixels // PIXELS))
-
-
-def evaluation_rows(num_pixels):
-    """Images times samples in one chunk of an evaluation here, which bounds the memory whatever k is."""
-    return GPU_ROWS if environment.on_gpu() else at_once_on_cpu(CPU_ROWS, num_pixels)
-
 
 @keras.saving.register_keras_serializable("spvae_tf")
 class SPVAE(Queries, keras.Model):
@@ -96,10 +76,6 @@ class SPVAE(Queries, keras.Model):
             self.likelihood.num_outputs, rng)
         self.spn = SumProductNetwork(self.graph, num_sums, num_components, seed=int(rng.integers(2**31)), name="spn")
         self.built = True
-        # compiled once per model: a tf.function on the class would retrace for each and warn
-        for name, compiled in (("_streamed", False), ("_prepare", True), ("_add_chunk", True), ("_finish", True),
-                               ("_elbo_gradient", True)):
-            setattr(self, name, tf.function(getattr(self, name), jit_compile=compiled))
 
     def _place_leaves(self, architecture):
         """Lays the leaf regions' pixels out as [leaf regions, pixels], smaller regions padded to the largest.
@@ -214,7 +190,7 @@ class SPVAE(Queries, keras.Model):
         log_kernel = self.likelihood.log_kernel(self.split(x)[:, None], outputs)
         if observed is not None or not self._leaf_exists.all():
             log_kernel = tf.where(self._present(observed)[:, None], log_kernel, 0)
-        return iwae.sum_last(log_kernel)
+        return sum_last(log_kernel)
 
     def _present(self, observed):
         """bool [experts, batch or 1, pixels of a leaf]: pixels that exist in the leaf and are observed."""
@@ -283,8 +259,8 @@ class SPVAE(Queries, keras.Model):
           [batch], nats per image.
         """
         x = tf.convert_to_tensor(x)
-        words = iwae.random_words(self.noise_shape(num_samples, x.shape[0]), make_seed(seed))
-        return self.bound(x, self.log_base(x), iwae.standard_normal(words, x.dtype))
+        bits = random_bits(self.noise_shape(num_samples, x.shape[0]), make_seed(seed))
+        return self.bound(x, self.log_base(x), standard_normal(bits, x.dtype))
 
     # --- estimates for any k ------------------------------------------------------------------------------------
 
@@ -353,46 +329,51 @@ class SPVAE(Queries, keras.Model):
         optimizer = keras.optimizers.Adam(rate, beta_2=0.9)  # soon forgets the steep climb of the first steps
         shape = self.noise_shape(REFINEMENT_SAMPLES, x.shape[0])
         for step in range(1, steps + 1):
-            words = iwae.random_words(shape, iwae.fold_in(seed, -step))
-            gradients = self._elbo_gradient(x, observed, *(p.value for p in position), words)
+            bits = random_bits(shape, fold_in(seed, -step))
+            gradients = self._elbo_gradient(x, observed, *(p.value for p in position), bits)
             optimizer.apply([-gradient for gradient in gradients], position)
         return position[0].value, tf.exp(position[1].value)
 
-    def _elbo_gradient(self, x, observed, mean, log_precision, words):
+    @compiled()
+    def _elbo_gradient(self, x, observed, mean, log_precision, bits):
         """Gradient of every expert's ELBO of every image in the parameters of its own q(z | x)."""
         with tf.GradientTape() as tape:
             tape.watch([mean, log_precision])
-            log_weights = self.log_weights(x, (mean, tf.exp(log_precision)), iwae.standard_normal(words, x.dtype),
+            log_weights = self.log_weights(x, (mean, tf.exp(log_precision)), standard_normal(bits, x.dtype),
                                            observed)
             elbos = tf.reduce_mean(log_weights, axis=1)
         return tape.gradient(elbos, [mean, log_precision])
 
-    def _streamed(self, x, observed, num_samples, seed, posterior=None, rows=None):
+    @compiled(jit=False)
+    def _streamed(self, x, observed, num_samples, seed, posterior=None, codes=None):
         """The bound of a batch over chunks of samples: encoder and base measure once, decoder once per chunk.
 
-        A chunk has `rows` images times samples, `evaluation_rows` by default.
+        A chunk has `codes` images times samples, `codes_at_once` by default.
 
         Returns:
           (log_prob [batch], effective sample sizes and leaf bounds [batch, leaf regions, components]).
         """
         batch = x.shape[0]
-        chunk = max(1, (rows or evaluation_rows(x.shape[1])) // batch)
+        chunk = max(1, (codes or codes_at_once(x.shape[1])) // batch)
         posterior, log_base = self._prepare(x, observed, posterior)
         state = iwae.RunningBound.start([self.num_experts, batch], log_base.dtype)
         for done in tf.range(0, num_samples, chunk):
-            words = iwae.random_words(self.noise_shape(chunk, batch), iwae.fold_in(seed, done))
-            state = self._add_chunk(x, observed, posterior, words, num_samples - done, state)
+            bits = random_bits(self.noise_shape(chunk, batch), fold_in(seed, done))
+            state = self._add_chunk(x, observed, posterior, bits, num_samples - done, state)
         return self._finish(observed, log_base, state, num_samples)
 
+    @compiled()
     def _prepare(self, x, observed, posterior=None):
         return posterior or self.encode(x, observed), self.log_base(x, observed)
 
-    def _add_chunk(self, x, observed, posterior, words, wanted, state):
-        log_weights = self.log_weights(x, posterior, iwae.standard_normal(words, x.dtype), observed)
-        surplus = tf.range(words.shape[1]) >= wanted  # of the last chunk
+    @compiled()
+    def _add_chunk(self, x, observed, posterior, bits, wanted, state):
+        log_weights = self.log_weights(x, posterior, standard_normal(bits, x.dtype), observed)
+        surplus = tf.range(bits.shape[1]) >= wanted  # of the last chunk
         log_weights = tf.where(surplus[None, :, None], tf.constant(-math.inf, log_weights.dtype), log_weights)
         return iwae.RunningBound.add(state, log_weights)
 
+    @compiled()
     def _finish(self, observed, log_base, state, num_samples):
         leaves = iwae.RunningBound.bound(state, num_samples)
         sizes = iwae.RunningBound.effective_sample_size(state)

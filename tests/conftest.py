@@ -3,6 +3,10 @@
 import pytest
 import tensorflow as tf
 
+import spvae_tf
+
+spvae_tf.configure()
+
 
 @pytest.fixture(scope="module")
 def eagerly():

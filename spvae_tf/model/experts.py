@@ -9,8 +9,9 @@ import math
 import keras
 import tensorflow as tf
 
-from spvae_tf.model.layers import StackedConv, StackedDense, StackedMLP, softplus
+from spvae_tf.model.layers import StackedConv, StackedDense, StackedMLP
 from spvae_tf.ops import small_conv as superpixels
+from spvae_tf.ops.functions import halves, in_one_row, softplus
 
 ARCHITECTURES = ("dense", "conv_leaf", "conv_image")
 # The encoder's two convolutions, filters and stride: of a super-pixel's VAE, of a whole image's (section 4).
@@ -21,18 +22,14 @@ CONV_IMAGE = ((32, 64), 2)
 def mean_and_precision(outputs):
     """The mean and the precision 1 + s² of q(z | x), equation (8), of an encoder's two linear outputs.
 
-    The precision is cut out of one row: otherwise XLA would compute its logarithm and the deviation (iwae.py) in loops
-    over latent_dim, which LLVM unrolls into latent_dim copies of each.
-
     Args:
       outputs: [2 · experts, rows, latent_dim], the means of all experts first, then s.
 
     Returns:
       (mean, precision), each [experts, rows, latent_dim]; the precision is at least 1, so no deviation exceeds 1.
     """
-    mean, _ = tf.split(outputs, 2)
-    _, root = tf.split(tf.reshape(outputs, [-1]), 2)
-    return mean, tf.reshape(1 + tf.square(root), tf.shape(mean))
+    mean, root = halves(outputs)
+    return mean, in_one_row(lambda s: 1 + tf.square(s), root)
 
 
 class DenseEncoder(keras.layers.Layer):

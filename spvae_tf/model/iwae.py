@@ -5,89 +5,10 @@ Everything here is per leaf. What the sum-product network makes of the leaves' b
 """
 
 import math
-from statistics import NormalDist
 
 import tensorflow as tf
 
-from spvae_tf.model.spn import log_sum_exp
-from spvae_tf.ops.polynomial import polynomial
-
-
-def fold_in(seed, number):
-    """The seed of the number-th of many draws.
-
-    On the CPU, where seeds are read: made on a GPU, each would have to be waited for.
-
-    Args:
-      seed: int32 [2].
-      number: int32, or an integer.
-
-    Returns:
-      int32 [2].
-    """
-    with tf.device("CPU:0"):
-        return tf.random.experimental.stateless_fold_in(seed, number)
-
-
-def random_words(shape, seed):
-    """Random 32-bit words, to be drawn outside compiled code: XLA's own generator is slow on a CPU.
-
-    Args:
-      shape: of the noise to be made.
-      seed: int32 [2].
-
-    Returns:
-      uint32 of that shape.
-    """
-    return tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.uint32)
-
-
-def _quantile_ratio(root):
-    """u / Φ⁻¹((1 + u)/2), which depends on u² alone, as a function of √(4 − log(1 − u²)), in which it is smooth."""
-    log_rest = 4 - root**2  # log(1 − u²)
-    if log_rest > -1e-12:
-        return math.sqrt(2 / math.pi)
-    u = math.sqrt(-math.expm1(log_rest))
-    return -u / NormalDist().inv_cdf(0.5 * math.exp(log_rest) / (1 + u))
-
-
-_quantile_ratio_polynomial = polynomial(_quantile_ratio, 2, 4.4, 14)
-
-
-def standard_normal(words, dtype=tf.float32):
-    """Standard normal noise from random words, Φ⁻¹ of their upper 23 bits; cheap inside compiled code.
-
-    Args:
-      words: uint32, of any shape.
-      dtype: of the result.
-
-    Returns:
-      The same shape; no value exceeds 5.3, which a normal does once in ten million draws.
-    """
-    # in one row, since rows of 25 would leave vector registers unfilled; with a division at last, which XLA takes for
-    # too expensive to be computed anew wherever the noise is used
-    row = tf.reshape(words, [-1])
-    upper = tf.cast(tf.bitwise.right_shift(row, tf.constant(9, tf.uint32)), tf.float32)
-    u = (upper + 0.5) * 2.0**-22 - 1  # the middle of each of 2²³ equal parts of (−1, 1), and exactly so
-    root = tf.sqrt(4 - tf.math.log((1 - u) * (1 + u)))
-    return tf.reshape(tf.cast(u / _quantile_ratio_polynomial(root), dtype), tf.shape(words))
-
-
-@tf.custom_gradient
-def sum_last(x):
-    """Σ over the last axis, as a product with ones: on a CPU XLA then computes what is summed while it sums.
-
-    The gradient is written out, or it would be a product too.
-
-    Args:
-      x: [..., n], of a shape that is known.
-
-    Returns:
-      [...].
-    """
-    rows = tf.reshape(x, [-1, x.shape[-1]])
-    total = tf.reshape(tf.matmul(rows, tf.ones([x.shape[-1], 1], x.dtype)), x.shape[:-1])
-    return total, lambda upstream: tf.broadcast_to(tf.expand_dims(upstream, -1), x.shape)
+from spvae_tf.ops.functions import in_one_row, log_sum_exp, sum_last
 
 
 def reparametrise(mean, precision, noise):
@@ -101,7 +22,7 @@ def reparametrise(mean, precision, noise):
     Returns:
       [experts, k, batch, latent_dim].
     """
-    deviation = tf.reshape(tf.exp(-0.5 * _log_of_row(precision)), tf.shape(precision))
+    deviation = in_one_row(lambda p: tf.exp(-0.5 * tf.math.log(p)), precision)
     return mean[:, None] + noise * deviation[:, None]
 
 
@@ -117,12 +38,7 @@ def log_prior_over_proposal(z, precision, noise):
       [experts, k, batch], nats.
     """
     quadratic = 0.5 * sum_last(tf.square(noise) - tf.square(z))
-    return quadratic - 0.5 * sum_last(tf.reshape(_log_of_row(precision), tf.shape(precision)))[:, None]
-
-
-def _log_of_row(precision):
-    """log precision in one row, see vae.mean_and_precision; XLA computes it once for both functions above."""
-    return tf.math.log(tf.reshape(precision, [-1]))
+    return quadratic - 0.5 * sum_last(in_one_row(tf.math.log, precision))[:, None]
 
 
 def iwae_bound(log_weights):

@@ -11,26 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from spvae_tf.ops.polynomial import log1p
+from spvae_tf.ops.functions import softplus
 
 
 def _seed(rng):
     return int(rng.integers(2**31))
-
-
-@tf.custom_gradient
-def softplus(x):
-    """log(1 + e^x), exact to float32 in absolute terms.
-
-    Args:
-      x: any shape.
-
-    Returns:
-      The same shape.
-    """
-    value = tf.maximum(x, 0) + log1p(tf.exp(tf.minimum(x, -x)))  # −|x|; `abs` takes XLA longer to compile
-    # divided by, or XLA would compute it anew for every use of it, across the layout where that is another one
-    return value, lambda upstream: upstream / (1 + tf.exp(-x))
 
 
 class StackedDense(keras.layers.Layer):

@@ -11,7 +11,7 @@ import math
 import tensorflow as tf
 
 from spvae_tf.errors import InputError
-from spvae_tf.ops.polynomial import log1p
+from spvae_tf.ops.functions import log1p
 
 NUM_TRIALS = 255  # N of the Binomial: pixels are counts in 0 … 255
 SQUEEZE = 2e-7  # keeps log-probabilities of the Binomial above log(2e-7) = −15.4 (released code)

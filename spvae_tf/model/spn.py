@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from spvae_tf.errors import InputError, check_integer
 from spvae_tf.model.region_graph import RegionGraph
+from spvae_tf.ops.functions import log_sum_exp, quotients, ratios, softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,49 +123,6 @@ def weights_by_sum(levels):
     columns = [weights for level in levels for weights in np.moveaxis(level.weights, 1, 2).reshape(
         -1, level.weights.shape[1])]
     return np.array(list(itertools.zip_longest(*columns, fillvalue=-1)), np.int32)
-
-
-def _ratios(values):
-    """(e^{v − max}, their sum, max) over axis 1, the maximum being the least finite number where all values are −∞."""
-    top = tf.reduce_max(values, axis=1, keepdims=True)
-    top = tf.maximum(top, top.dtype.min)  # to ask what is finite takes XLA longer to compile
-    ratios = tf.exp(values - top)
-    return ratios, tf.reduce_sum(ratios, axis=1), tf.squeeze(top, axis=1)
-
-
-def _quotients(numerators, total):
-    """numerators / total, the totals being sums over axis 1; 0 where a total is 0."""
-    return numerators * tf.expand_dims(tf.math.divide_no_nan(tf.ones_like(total), total), 1)
-
-
-def softmax(values):
-    """e^{v_i} / Σ_j e^{v_j} over axis 1, not as e^(v − log-sum-exp): a sum of −45,000 nats is rounded to 0.004.
-
-    Args:
-      values: [a, n, …], −∞ allowed.
-
-    Returns:
-      The same shape; 0 where all values are −∞.
-    """
-    return _quotients(*_ratios(values)[:2])
-
-
-@tf.custom_gradient
-def log_sum_exp(values):
-    """log Σ_i e^{v_i} over axis 1, with its gradient, the softmax, written out: half the operations to compile.
-
-    Args:
-      values: [a, n, …], −∞ allowed.
-
-    Returns:
-      [a, …]; −∞, with gradient 0, where all values are −∞.
-    """
-    ratios, total, top = _ratios(values)
-
-    def gradient(upstream):
-        return tf.expand_dims(tf.math.divide_no_nan(upstream, total), 1) * ratios
-
-    return tf.math.log(total) + top, gradient
 
 
 def _max(values):
@@ -305,17 +263,17 @@ class SumProductNetwork(keras.layers.Layer):
         ∂ log p(x) / ∂ log w_nc = P(n is in the tree, y_n = c | x), from which normalising the weights takes
         w_nc P(n is in the tree | x). Second derivatives are NaN where a region is impossible.
         """
-        ratios = []  # of each level, what log-sum-exp and softmax have in common
+        parts = []  # of each level, what log-sum-exp and softmax have in common
 
         def log_sum_exp_of_level(mixture):
-            ratios.append(_ratios(mixture))
-            _, total, top = ratios[-1]
+            parts.append(ratios(mixture))
+            _, total, top = parts[-1]
             return tf.math.log(total) + top
 
         values, _ = self.upward(leaf_log_probs, log_sum_exp_of_level, sum_weights)
 
         def gradient(upstream):
-            reached, edges = self.downward([_quotients(r, total) for r, total, _ in ratios], upstream)
+            reached, edges = self.downward([quotients(terms, total) for terms, total, _ in parts], upstream)
             taken, sums = (tf.cast(tf.reduce_sum(t, axis=-1), sum_weights.dtype)
                            for t in (self.by_weight(edges), reached[self._unit + 1:]))
             normaliser = tf.reshape(softmax(self._by_sum(sum_weights)) * sums, [-1])

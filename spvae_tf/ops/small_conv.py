@@ -15,8 +15,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from spvae_tf.model.layers import softplus
-from spvae_tf.training import provenance as environment
+from spvae_tf.ops import device
+from spvae_tf.ops.functions import softplus
 
 WHOLE = slice(None), slice(None)  # a rectangle: a pair of slices, of an image's rows and columns
 LARGEST = 100  # pixels of an image; of more, too much is zeros
@@ -38,7 +38,7 @@ def tiles(size):
     Returns:
       A list of rectangles, row by row; on a GPU the whole image, where more and smaller products may take longer.
     """
-    if environment.on_gpu():
+    if device.on_gpu():
         return [WHOLE]
     return list(itertools.product(*map(_halves, size)))
 

@@ -19,6 +19,8 @@ import tensorflow as tf
 
 from spvae_tf.errors import InputError, check_integer
 from spvae_tf.model import iwae
+from spvae_tf.ops.device import compiled
+from spvae_tf.ops.noise import random_bits, split, standard_normal, uniform
 from spvae_tf.queries.batches import check_image_array, check_images, check_mask, in_batches, make_seed
 
 BATCH = 100  # images at a time
@@ -94,33 +96,8 @@ class Diagnostics(typing.NamedTuple):
     levelled_off: tf.Tensor
 
 
-def uniform(words, dtype=tf.float32):
-    """Numbers uniform on [0, 1) from random words, of their upper 24 bits.
-
-    Args:
-      words: uint32, of any shape.
-      dtype: of the result.
-
-    Returns:
-      The same shape.
-    """
-    return tf.cast(tf.bitwise.right_shift(words, tf.constant(8, tf.uint32)), dtype) * 2.0**-24
-
-
-def _seeds(seed, count):
-    return tf.unstack(tf.random.split(seed, count))
-
-
 class Queries:
     """The queries of an SPVAE, which inherits them; it brings the experts, the SPN and `estimate`."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        # compiled once per model, as in model.py
-        for name in ("_sampled", "_filled_mean", "_filled_draws", "_states", "_tree", "_features", "_codes", "_picture",
-                     "_heat", "_standard_error"):
-            setattr(self, name, tf.function(getattr(self, name), jit_compile=True))
-        self._draw = tf.function(lambda outputs, seed: self.likelihood.draw(outputs, seed))
 
     # --- sampling -----------------------------------------------------------------------------------------------
 
@@ -144,31 +121,36 @@ class Queries:
                           make_seed(seed), ROWS)
 
     def _samples(self, batch, mean, seed):
-        seeds = _seeds(seed, 3)
-        outputs = self._sampled(iwae.random_words(self.noise_shape(1, batch), seeds[0]),
-                                self._tree_words(batch, seeds[1]))
+        seeds = split(seed, 3)
+        outputs = self._sampled(random_bits(self.noise_shape(1, batch), seeds[0]),
+                                self._tree_bits(batch, seeds[1]))
         return self._pixels(outputs, mean, seeds[2])
 
-    def _sampled(self, words, tree_words):
+    @compiled()
+    def _sampled(self, bits, tree_bits):
         """Decoder outputs [n, pixels] of trees and codes from the prior."""
-        batch = words.shape[2]
-        outputs = self.decode(iwae.standard_normal(words, self.variable_dtype))
+        batch = bits.shape[2]
+        outputs = self.decode(standard_normal(bits, self.variable_dtype))
         trees = self.spn.sample_trees(
-            self._tree_prior(batch), [uniform(w, self.variable_dtype) for w in tree_words], batch)
+            self._tree_prior(batch), [uniform(w, self.variable_dtype) for w in tree_bits], batch)
         return tuple(self._assemble(output[:, 0], self.spn.leaf_nodes(trees)) for output in outputs)
 
-    def _tree_words(self, batch, seed):
-        """Random words for `sample_trees`: for each level [regions, sums, batch]."""
+    def _tree_bits(self, batch, seed):
+        """Random bits for `sample_trees`: for each level [regions, sums, batch]."""
         if not self.spn.levels:
             return []
         sizes = [len(level.regions) * level.num_sums for level in self.spn.levels]
-        words = tf.split(iwae.random_words([sum(sizes), batch], seed), sizes)
+        bits = tf.split(random_bits([sum(sizes), batch], seed), sizes)
         return [tf.reshape(w, [len(level.regions), level.num_sums, batch])
-                for w, level in zip(words, self.spn.levels)]
+                for w, level in zip(bits, self.spn.levels)]
 
     def _pixels(self, outputs, mean, seed):
         """E[x | z], or a draw from p(x | z), of decoder outputs."""
         return self.likelihood.mean(outputs) if mean else self._draw(outputs, seed)
+
+    @compiled(jit=False)
+    def _draw(self, outputs, seed):
+        return self.likelihood.draw(outputs, seed)
 
     def _assemble(self, parts, weights):
         """Images from the leaf experts' parts: each pixel the weighted sum over the leaves that hold it.
@@ -271,23 +253,23 @@ class Queries:
         return in_batches(query, (images, observed), make_seed(seed), max(1, ROWS // rows))
 
     def _posterior_mean(self, x, observed, num_samples, seed):
-        return self._filled_mean(x, observed, iwae.random_words(self.noise_shape(num_samples, x.shape[0]), seed))
+        return self._filled_mean(x, observed, random_bits(self.noise_shape(num_samples, x.shape[0]), seed))
 
     def _posterior_draws(self, x, observed, num_draws, mean, num_samples, seed):
         batch = x.shape[0]
-        seeds = _seeds(seed, 4)
+        seeds = split(seed, 4)
         outputs = self._filled_draws(
-            x, observed, iwae.random_words(self.noise_shape(num_samples, batch), seeds[0]),
-            self._tree_words(batch * num_draws, seeds[1]),
-            iwae.random_words([self.num_experts, batch, num_draws], seeds[2]))
+            x, observed, random_bits(self.noise_shape(num_samples, batch), seeds[0]),
+            self._tree_bits(batch * num_draws, seeds[1]),
+            random_bits([self.num_experts, batch, num_draws], seeds[2]))
         filled = tf.reshape(self._pixels(outputs, mean, seeds[3]), [batch, num_draws, -1])
         return tf.where(observed[:, None], x[:, None], filled)
 
-    def _proposals(self, x, observed, words):
+    def _proposals(self, x, observed, bits):
         """The experts' proposals: their decoder outputs [experts, k, batch, pixels of a leaf], their normalised
         importance weights [experts, k, batch], and the leaf bounds they give [batch, leaf regions, components]."""
         mean, precision = self._propose(x, observed)
-        noise = iwae.standard_normal(words, x.dtype)
+        noise = standard_normal(bits, x.dtype)
         z = iwae.reparametrise(mean, precision, noise)
         outputs = self.decode(z)
         log_weights = (self.log_likelihood(x, outputs, observed)
@@ -302,22 +284,24 @@ class Queries:
         seen = tf.reduce_any(self._present(observed), axis=-1, keepdims=True)
         return tf.where(seen, mean, 0), tf.where(seen, precision, 1)
 
-    def _filled_mean(self, x, observed, words):
-        outputs, weights, leaves = self._proposals(x, observed, words)
+    @compiled()
+    def _filled_mean(self, x, observed, bits):
+        outputs, weights, leaves = self._proposals(x, observed, bits)
         parts = tf.reduce_sum(self.likelihood.mean(outputs) * weights[..., None], axis=1)
         reached, _ = self.spn.posterior(leaves)
         return tf.where(observed, x, self._assemble(parts, self.spn.leaf_nodes(reached)))
 
-    def _filled_draws(self, x, observed, words, tree_words, code_words):
+    @compiled()
+    def _filled_draws(self, x, observed, bits, tree_bits, code_bits):
         """Decoder outputs [batch × draws, pixels] of trees and codes from the posterior."""
-        outputs, weights, leaves = self._proposals(x, observed, words)
-        experts, batch, draws = code_words.shape
+        outputs, weights, leaves = self._proposals(x, observed, bits)
+        experts, batch, draws = code_bits.shape
         _, mixtures = self.spn.upward(leaves)
         trees = self.spn.sample_trees([tf.repeat(mixture, draws, axis=-1) for mixture in mixtures],
-                                      [uniform(w, x.dtype) for w in tree_words], batch * draws)
+                                      [uniform(w, x.dtype) for w in tree_bits], batch * draws)
         # inverse of the distribution function, as for the trees: the first code whose cumulative weight exceeds u
         cumulative = tf.cumsum(tf.transpose(weights, [0, 2, 1]), axis=-1)  # [experts, batch, k]
-        threshold = uniform(code_words, x.dtype) * cumulative[..., -1:]
+        threshold = uniform(code_bits, x.dtype) * cumulative[..., -1:]
         chosen = tf.reduce_sum(tf.cast(cumulative[:, :, None] <= threshold[..., None], tf.int32), axis=-1)
 
         def choose(output):
@@ -371,6 +355,7 @@ class Queries:
 
         return in_batches(query, images, make_seed(seed), BATCH)
 
+    @compiled()
     def _states(self, leaves):
         reached, choices = self.spn.posterior(leaves)
         _, edges = self.spn.downward(choices, tf.ones([leaves.shape[0]], leaves.dtype))
@@ -398,6 +383,7 @@ class Queries:
                 first += count
         return numbers.reshape(-1)
 
+    @compiled()
     def _tree(self, x, observed, leaves):
         selected, value = self.spn.most_probable_tree(leaves)
         chosen = self.spn.leaf_nodes(selected)
@@ -432,6 +418,7 @@ class Queries:
         """
         return self._query(lambda x, observed, leaves, _: self._features(x, leaves), x, num_samples, None, seed)
 
+    @compiled()
     def _features(self, x, leaves):
         codes, chosen = self._codes(x, leaves)
         batch = x.shape[0]
@@ -442,11 +429,13 @@ class Queries:
         return tf.concat([tf.reshape(codes, [batch, -1]), tf.reshape(chosen, [batch, -1]),
                           tf.transpose(self.spn.by_weight(edges))], axis=1)
 
+    @compiled()
     def _codes(self, x, leaves):
         """(E_q[z | x_l] [batch, experts, latent_dim], P(leaf | x) [batch, leaf regions, components])."""
         reached, _ = self.spn.posterior(leaves)
         return tf.transpose(self.encode(x)[0], [1, 0, 2]), self.spn.leaf_nodes(reached)
 
+    @compiled()
     def _picture(self, codes, weights):
         """E[x | z] for codes [rows, experts, latent_dim], leaves weighted by [rows, leaf regions, components]."""
         outputs = self.decode(tf.transpose(codes, [1, 0, 2])[:, None])
@@ -527,6 +516,7 @@ class Queries:
         return self._query(lambda x, observed, leaves, log_prob: Outliers(-log_prob, self._heat(x, leaves)),
                            x, num_samples, None, seed)
 
+    @compiled()
     def _heat(self, x, leaves):
         weights = [tf.exp(log_weights) for log_weights in self._tree_prior(1)]
         reached = self.spn.leaf_nodes(self.spn.downward(weights, tf.ones([1], leaves.dtype))[0])  # [1, R, K]
@@ -589,6 +579,7 @@ class Queries:
 
         return in_batches(query, images, make_seed(seed), BATCH)
 
+    @compiled()
     def _standard_error(self, leaves, sizes, num_samples):
         reached, _ = self.spn.posterior(leaves)
         k = tf.cast(num_samples, sizes.dtype)

@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from spvae_tf.errors import InputError, check_integer
-from spvae_tf.spvae import CPU_ROWS, at_once_on_cpu
+from spvae_tf.ops.device import CPU_CODES, at_once_on_cpu
 
 
 class Served(tf.Module):
@@ -33,8 +33,8 @@ class Served(tf.Module):
 
         def log_prob(x, observed, seed):
             # chunks for a CPU, whatever the model is exported on: it may be served anywhere
-            rows = at_once_on_cpu(CPU_ROWS, x.shape[1])
-            return model._streamed(x, observed, tf.constant(num_samples), seed, rows=rows)[0]
+            codes = at_once_on_cpu(CPU_CODES, x.shape[1])
+            return model._streamed(x, observed, tf.constant(num_samples), seed, codes=codes)[0]
 
         def inpaint(x, observed, seed):
             return model._posterior_mean(x, observed, num_samples, seed)

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from spvae_tf import files
 from spvae_tf.errors import InputError
+from spvae_tf.ops.runtime import configure
 from spvae_tf.training import checkpoint, configuration, data
 from spvae_tf.training import records as results
 from spvae_tf.training import run as experiment
@@ -274,6 +275,7 @@ def _share_of_cores(number, workers):
 
 def _work(connection, results_dir, log):
     """A worker's life: one run after the other, until there is no more or the parent is gone."""
+    configure()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent's end this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(log, "a", encoding="utf-8") as file:  # bars of several workers would overwrite each other

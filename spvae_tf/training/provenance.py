@@ -10,10 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-
-def on_gpu():
-    """Whether TensorFlow has a GPU to compute on."""
-    return bool(tf.config.list_physical_devices("GPU"))
+from spvae_tf.ops.device import on_gpu
 
 
 def device():

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from spvae_tf import files
 from spvae_tf.errors import InputError
-from spvae_tf.model import iwae
-from spvae_tf.spvae import at_once_on_cpu, make_seed
+from spvae_tf.ops.device import validation_batch
+from spvae_tf.ops.noise import fold_in, random_bits, standard_normal
+from spvae_tf.spvae import make_seed
 from spvae_tf.training import checkpoint
-from spvae_tf.training import provenance as environment
 
 BASE_BATCH = 10_000  # images whose base measure is computed at once
 SECONDS_BETWEEN_CHECKPOINTS = 30
@@ -95,11 +95,6 @@ def make_stream(config, num_images):
     return epochs(num_images, config.batch_size, config.seed)
 
 
-def validation_batch(num_pixels):
-    """Images that are validated at once; on a CPU their samples still fit the cache, on a GPU they keep it busy."""
-    return 2_000 if environment.on_gpu() else at_once_on_cpu(200, num_pixels)
-
-
 class Compiled:
     """What XLA makes of a model's training. It serves one run after the other; they need not be compiled each anew.
 
@@ -128,9 +123,9 @@ class Compiled:
         for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
 
-    def _update(self, x, log_base, words):
+    def _update(self, x, log_base, bits):
         """One gradient ascent step on the mean bound of a batch; returns the bound, nats per image."""
-        noise = self._noise(words)
+        noise = self._noise(bits)
         with tf.GradientTape() as tape:
             bound = tf.reduce_mean(self.model.bound(x, log_base, noise))
             loss = -bound
@@ -138,12 +133,12 @@ class Compiled:
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
         return bound
 
-    def _noise(self, words):
-        return iwae.standard_normal(words, self.model.variable_dtype)
+    def _noise(self, bits):
+        return standard_normal(bits, self.model.variable_dtype)
 
-    def _bounds(self, x, log_base, words):
+    def _bounds(self, x, log_base, bits):
         """The sum of the bounds of some images."""
-        return tf.reduce_sum(self.model.bound(x, log_base, self._noise(words)))
+        return tf.reduce_sum(self.model.bound(x, log_base, self._noise(bits)))
 
 
 class Trainer:
@@ -179,11 +174,11 @@ class Trainer:
 
     def _batch(self, indices, step):
         shape = self.model.noise_shape(self.config.train_samples, self.config.batch_size)
-        words = iwae.random_words(shape, self._seed_of(TRAINING, step))
-        return tf.gather(self.train_images, indices), tf.gather(self.train_base, indices), words
+        bits = random_bits(shape, self._seed_of(TRAINING, step))
+        return tf.gather(self.train_images, indices), tf.gather(self.train_base, indices), bits
 
     def _seed_of(self, purpose, step):
-        return iwae.fold_in(iwae.fold_in(self.seed, purpose), step)
+        return fold_in(fold_in(self.seed, purpose), step)
 
     def _run_block(self, indices, first_step):
         """Batches `indices` [n, batch_size] one after the other; returns their bounds [n].
@@ -216,8 +211,8 @@ class Trainer:
     def _sum_of_bounds(self, start, size, seed):
         x, log_base = self.validation_images[start:start + size], self.validation_base[start:start + size]
         x, log_base = tf.ensure_shape(x, [size, x.shape[1]]), tf.ensure_shape(log_base, [size])
-        words = iwae.random_words(self.model.noise_shape(self.config.train_samples, size), iwae.fold_in(seed, start))
-        return self.compiled.bounds(x, log_base, words)
+        bits = random_bits(self.model.noise_shape(self.config.train_samples, size), fold_in(seed, start))
+        return self.compiled.bounds(x, log_base, bits)
 
     # --- the run ------------------------------------------------------------------------------------------------
 
@@ -354,8 +349,8 @@ class Trainer:
     def _first_non_finite(self, indices, step):
         """The name of the first tensor of a training step that is not finite, or None."""
         model = self.model
-        x, log_base, words = self._batch(indices, step)
-        noise = iwae.standard_normal(words, model.variable_dtype)
+        x, log_base, bits = self._batch(indices, step)
+        noise = standard_normal(bits, model.variable_dtype)
         with tf.GradientTape() as tape:
             mean, precision = model.encode(x)
             log_weights = model.log_weights(x, (mean, precision), noise)

@@ -7,7 +7,6 @@ expert, equation (5) by adding up all induced trees.
 import functools
 import itertools
 import math
-import statistics
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from spvae_tf.errors import InputError
 from spvae_tf.model import iwae
 from spvae_tf.model.reference import PlainSPVAE, pixel_log_prob
 from spvae_tf.model.region_graph import poon_domingos, single_region
-from spvae_tf.spvae import SPVAE, at_once_on_cpu
+from spvae_tf.spvae import SPVAE
 
 tfd = tfp.distributions
 BATCH = 4
@@ -165,33 +164,6 @@ def test_effective_sample_size_of_equal_and_of_one_sided_weights():
     assert iwae.RunningBound.effective_sample_size(one).numpy() == pytest.approx(1)
 
 
-def test_sum_over_the_last_axis_and_its_gradient():
-    rng = np.random.default_rng(4)
-    x, weights = tf.constant(rng.standard_normal([2, 3, 4, 49])), rng.standard_normal([2, 3, 4])
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        total = iwae.sum_last(x)
-        value = tf.reduce_sum(weights * total)
-    np.testing.assert_allclose(total, np.sum(x, axis=-1), atol=1e-12)
-    np.testing.assert_array_equal(tape.gradient(value, x), np.repeat(weights[..., None], 49, axis=-1))
-
-
-def test_noise_is_standard_normal():
-    """Φ⁻¹ of evenly spread words, both ends included, and of random ones."""
-    words = np.concatenate([np.arange(0, 2**32, 2**12), [2**32 - 1]]).astype(np.uint32)
-    noise = iwae.standard_normal(tf.constant(words)).numpy().astype(np.float64)
-    assert np.isfinite(noise).all() and 5.2 < noise.max() <= 5.3 and noise.min() == -noise.max()
-    assert abs(noise.mean()) < 1e-5
-    assert noise.var() == pytest.approx(1, abs=1e-4) and (noise**4).mean() == pytest.approx(3, abs=1e-2)
-    inverse = statistics.NormalDist().inv_cdf
-    for word, value in zip(words[::40_000].tolist(), noise[::40_000]):
-        assert value == pytest.approx(inverse(((word >> 9) + 0.5) / 2**23), rel=2e-5, abs=2e-6)
-    random = iwae.standard_normal(iwae.random_words([2, 100_000], tf.constant([1, 2]))).numpy()
-    assert (np.abs(random.mean(axis=1)) < 5 / math.sqrt(1e5)).all()
-    assert (np.abs(random.var(axis=1) - 1) < 5 * math.sqrt(2 / 1e5)).all()
-    assert abs(np.corrcoef(random)[0, 1]) < 5 / math.sqrt(1e5)
-
-
 # --- Theorems 1 and 2 -------------------------------------------------------------------------------------
 
 
@@ -244,24 +216,14 @@ def test_log_prob_is_the_integral(name):
     assert (np.abs(value - exact) < tolerance + 2e-6 * np.abs(exact)).all(), (value, exact, tolerance)
 
 
-def test_products_on_a_gpu_are_of_float32():
-    assert not tf.config.experimental.tensor_float_32_execution_enabled()  # by default they are of TF32
-
-
 def test_a_gpus_larger_chunks_estimate_the_same_integral(monkeypatch):
     model, plain = models.__wrapped__("SPVAE")  # not compiled yet
     x = images(model)
     on_a_cpu = models("SPVAE")[0].log_prob(x, 20_000, seed=10)
-    monkeypatch.setattr("spvae_tf.training.provenance.on_gpu", lambda: True)
+    monkeypatch.setattr("spvae_tf.ops.device.on_gpu", lambda: True)
     value, sizes = model.estimate(x, 20_000, seed=10)
     assert (value.numpy() != on_a_cpu.numpy()).all()  # the noise falls otherwise
     assert (np.abs(value - exact_log_prob(plain, x)) < 5 * deviation(sizes)).all()
-
-
-@pytest.mark.parametrize("num_pixels, wanted", [(64, 1000), (28 * 28, 1000), (32 * 32, 500), (64 * 64, 166),
-                                                (10**6, 1)])
-def test_no_more_memory_is_needed_for_larger_images(num_pixels, wanted):
-    assert at_once_on_cpu(1000, num_pixels) == wanted and wanted * num_pixels <= max(1000 * 28 * 28, num_pixels)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -18,7 +18,6 @@ from spvae_tf.model.region_graph import (
     single_region,
 )
 from spvae_tf.model.spn import SumProductNetwork
-from spvae_tf.model.spn import log_sum_exp as layer_log_sum_exp
 
 BATCH = 3
 
@@ -306,15 +305,6 @@ def test_impossible_region_beside_a_possible_one():
     np.testing.assert_allclose(tf.reshape(by_leaves, [BATCH, -1]), brute.marginals(leaves)[:, :brute.num_leaves],
                                atol=1e-12)
     np.testing.assert_allclose(by_weights, brute.weight_gradient(leaves), atol=1e-7)
-
-
-def test_log_of_a_sum_of_nothing():
-    nothing = tf.fill([1, 3], tf.constant(-np.inf))
-    with tf.GradientTape() as tape:
-        tape.watch(nothing)
-        value = layer_log_sum_exp(nothing)
-    assert value.numpy() == -np.inf
-    np.testing.assert_array_equal(tape.gradient(value, nothing), np.zeros([1, 3]))
 
 
 # --- gradients --------------------------------------------------------------------------------------------------------

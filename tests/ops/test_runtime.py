@@ -1,10 +1,11 @@
-"""spvae_tf.runtime: memory that was freed is used again without asking the system, and vectors are wide."""
+"""What `configure` does to a process, and importing does not: memory is kept, vectors are wide, float32 is float32."""
 
 import os
 import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from spvae_tf.ops import runtime
 
@@ -42,7 +43,7 @@ def _faults(first):
 def test_freed_memory_is_kept():
     if min(_faults("")) < 1000:
         pytest.skip("the system maps large pages: there is nothing to keep")
-    assert max(_faults("import spvae_tf")) < 100
+    assert max(_faults("import spvae_tf; spvae_tf.configure()")) < 100
 
 
 # By how many MiB the heap grows while tensors of 40 MB come and go, small pieces of one size after another staying.
@@ -50,6 +51,8 @@ GROWTH = """
 import ctypes
 import spvae_tf
 import tensorflow as tf
+
+spvae_tf.configure()
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
@@ -74,7 +77,7 @@ def test_large_tensors_do_not_pile_up_beside_small_pieces_that_stay():
 @pytest.mark.parametrize("given, wanted", [("", "512"), ("--xla_cpu_prefer_vector_width=128", "128"),
                                            ("--xla_cpu_enable_fast_min_max=false", "512")])
 def test_xla_is_asked_for_wide_vectors_unless_the_environment_says_otherwise(given, wanted):
-    script = "import os, spvae_tf, tensorflow as tf; print(os.environ['XLA_FLAGS'])\n" \
+    script = "import os, spvae_tf, tensorflow as tf; spvae_tf.configure(); print(os.environ['XLA_FLAGS'])\n" \
              "print(tf.function(lambda: tf.ones([3]), jit_compile=True)().numpy().sum())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
                           env=os.environ | {"XLA_FLAGS": given})
@@ -86,3 +89,17 @@ def test_a_file_of_xla_flags_is_left_alone(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "/somewhere/flags.txt")  # to which XLA aborts if anything is added
     runtime.prefer_wide_vectors()
     assert os.environ["XLA_FLAGS"] == "/somewhere/flags.txt"
+
+
+def test_products_on_a_gpu_are_of_float32():
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()  # by default they are of TF32
+
+
+def test_importing_does_nothing_to_the_process():
+    script = "import os; before = dict(os.environ); import tensorflow as tf; import spvae_tf\n" \
+             "print(tf.config.experimental.tensor_float_32_execution_enabled(),\n" \
+             "      {'XLA_FLAGS', 'TF_CPU_ALLOCATOR_USE_BFC'} & {n for n in os.environ if n not in before})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True,
+                          env={name: value for name, value in os.environ.items()
+                               if name not in ("XLA_FLAGS", "TF_CPU_ALLOCATOR_USE_BFC")})
+    assert done.stdout.split("\n")[0] == "True set()"

@@ -12,9 +12,9 @@ from spvae_tf import benchmark
 from spvae_tf.model import experts as vae
 from spvae_tf.model.layers import StackedConv
 from spvae_tf.model.region_graph import poon_domingos
+from spvae_tf.ops import device
 from spvae_tf.ops import small_conv as superpixels
 from spvae_tf.spvae import SPVAE
-from spvae_tf.training import provenance as environment
 
 SIZES = [*itertools.product((1, 2, 3, 4, 5, 6, 7, 10), repeat=2)]
 
@@ -100,7 +100,7 @@ def tape_gradients(function, *arguments):
 def test_networks_are_those_of_one_convolution_per_expert(encodes, dtype, size, on_gpu, num_tiles, num_rows,
                                                           monkeypatch):
     """Compiled; outputs, and gradients by all weights and by the input. A GPU makes whole images."""
-    monkeypatch.setattr(environment, "on_gpu", lambda: on_gpu)
+    monkeypatch.setattr(device, "on_gpu", lambda: on_gpu)
     keras.config.set_dtype_policy(dtype)
     try:
         encoder, decoder = vae.build_experts("conv_leaf", 3, size, 4, 8, 2, np.random.default_rng(0))

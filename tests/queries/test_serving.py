@@ -119,7 +119,7 @@ def test_a_served_model_takes_any_number_of_images():
 def test_what_a_model_is_exported_on_does_not_matter(monkeypatch):
     answers = []
     for on_gpu in (False, True):
-        monkeypatch.setattr("spvae_tf.training.provenance.on_gpu", lambda: on_gpu)  # noqa: B023
+        monkeypatch.setattr("spvae_tf.ops.device.on_gpu", lambda: on_gpu)  # noqa: B023
         answers.append(saving.Served(make(), 2000, batch_size=2).log_prob(X, SEEN, make_seed(4)))
     np.testing.assert_array_equal(*answers)
 

@@ -1,0 +1,116 @@
+"""Functions of tensors, written so that XLA computes them fast on a CPU and compiles them soon.
+
+Unless a docstring says otherwise a function takes any shape and returns the same.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+
+def polynomial(function, low, high, degree):
+    """A smooth function as the polynomial through Chebyshev's points: exact to float32, cheaper than XLA's own.
+
+    Args:
+      function: of a float.
+      low, high: ends of the interval.
+      degree: of the polynomial.
+
+    Returns:
+      Function of a tensor with values in the interval, of any floating dtype.
+    """
+    series = np.polynomial.Chebyshev.interpolate(np.vectorize(function), degree, domain=[low, high])
+    power = series.convert(kind=np.polynomial.Polynomial, domain=series.domain)  # in the interval mapped to (−1, 1)
+    offset, scale = power.mapparms()
+
+    def evaluate(x):
+        place, value = offset + scale * x, tf.constant(power.coef[-1], x.dtype)
+        for coefficient in power.coef[-2::-1]:  # Horner
+            value = value * place + tf.constant(coefficient, x.dtype)
+        return value
+    return evaluate
+
+
+_log1p_ratio = polynomial(lambda x: np.log1p(x) / x if x > 0 else 1.0, 0, 1, 9)
+
+
+@tf.custom_gradient
+def log1p(x):
+    """log(1 + x) for x in [0, 1], as in log(1 + e^−|a|); float64 is left to the library."""
+    value = tf.math.log1p(x) if x.dtype == tf.float64 else x * _log1p_ratio(x)
+    return value, lambda upstream: upstream / (1 + x)
+
+
+@tf.custom_gradient
+def softplus(x):
+    """log(1 + e^x), exact to float32 in absolute terms."""
+    value = tf.maximum(x, 0) + log1p(tf.exp(tf.minimum(x, -x)))  # −|x|; `abs` takes XLA longer to compile
+    # XLA computes cheap operations anew wherever they are used, across the layout if that is another; not a division
+    return value, lambda upstream: upstream / (1 + tf.exp(-x))
+
+
+def in_one_row(function, x):
+    """An elementwise function of x laid out as one row.
+
+    Along a short last axis, such as latent_dim, XLA would leave vector registers unfilled, or LLVM unroll a copy of the
+    function for each element of it.
+    """
+    return tf.reshape(function(tf.reshape(x, [-1])), tf.shape(x))
+
+
+def halves(x):
+    """The two halves of x [2n, …], the second cut out of one row, where `in_one_row` needs it."""
+    first, _ = tf.split(x, 2)
+    _, row = tf.split(tf.reshape(x, [-1]), 2)
+    return first, tf.reshape(row, tf.shape(first))
+
+
+@tf.custom_gradient
+def sum_last(x):
+    """Σ over the last axis, [..., n] -> [...], of a known shape.
+
+    As a product with ones: on a CPU XLA then computes what is summed while it sums. The gradient is written out, or it
+    would be a product too.
+    """
+    rows = tf.reshape(x, [-1, x.shape[-1]])
+    total = tf.reshape(tf.matmul(rows, tf.ones([x.shape[-1], 1], x.dtype)), x.shape[:-1])
+    return total, lambda upstream: tf.broadcast_to(tf.expand_dims(upstream, -1), x.shape)
+
+
+def ratios(values):
+    """What log-sum-exp and softmax over axis 1 have in common: with [a, n, …], −∞ allowed.
+
+    Returns:
+      (e^{v − max} [a, n, …], their sum [a, …], max [a, …]); the maximum of values that are all −∞ is the least finite
+      number.
+    """
+    top = tf.reduce_max(values, axis=1, keepdims=True)
+    top = tf.maximum(top, top.dtype.min)  # to ask what is finite takes XLA longer to compile
+    terms = tf.exp(values - top)
+    return terms, tf.reduce_sum(terms, axis=1), tf.squeeze(top, axis=1)
+
+
+def quotients(terms, total):
+    """terms / total, the totals being sums over axis 1; 0 where a total is 0."""
+    return terms * tf.expand_dims(tf.math.divide_no_nan(tf.ones_like(total), total), 1)
+
+
+def softmax(values):
+    """e^{v_i} / Σ_j e^{v_j} over axis 1, [a, n, …]; 0 where all values are −∞.
+
+    Not as e^(v − log-sum-exp): a log-sum-exp of −45,000 nats is rounded to 0.004.
+    """
+    return quotients(*ratios(values)[:2])
+
+
+@tf.custom_gradient
+def log_sum_exp(values):
+    """log Σ_i e^{v_i} over axis 1, [a, n, …] -> [a, …]; −∞, with gradient 0, where all values are −∞.
+
+    Its gradient, the softmax, is written out: half the operations to compile.
+    """
+    terms, total, top = ratios(values)
+
+    def gradient(upstream):
+        return tf.expand_dims(tf.math.divide_no_nan(upstream, total), 1) * terms
+
+    return tf.math.log(total) + top, gradient
