@@ -46,7 +46,7 @@ def keep_freed_memory():
     is the C library's. It is told to keep freed memory if it is glibc and the environment does not set malloc up itself
     (variables MALLOC_… and GLIBC_TUNABLES). That alone would not do: glibc (2.36) cannot use a freed aligned piece
     again for one of the same size once small pieces that stay lie beside it. Threads have heaps of their own, or they
-    would wait for each other's small pieces; what does not fit into such a heap's 64 MiB is mapped in spite of all this.
+    would wait for each other's small pieces; what exceeds such a heap's 64 MiB is mapped all the same.
 
     Returns:
       Whether the C library took the settings; the pool is asked for in any case.
