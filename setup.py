@@ -34,6 +34,6 @@ setup(
     ],
     extras_require={
         "cuda": ["tensorflow[and-cuda]>=2.20,<2.22"],
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "scipy>=1.11"],
+        "test": ["import-linter>=2.1", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "scipy>=1.11"],
     },
 )
