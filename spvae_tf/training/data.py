@@ -102,26 +102,13 @@ def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0,
 
 
 def dataset_name(name):
-    """The name of a data set in records, tables and pictures.
-
-    Args:
-      name: as in `load_dataset`.
-
-    Returns:
-      One of `DATASETS`, or the stem of an .npz; "npz_<stem>" where that is one of `DATASETS`.
-    """
+    """The name of a data set in records and tables: of an .npz its stem, "npz_<stem>" where that is in `DATASETS`."""
     stem = pathlib.Path(name).stem
     return name if name in DATASETS else f"npz_{stem}" if stem in DATASETS else stem
 
 
 def fingerprint(name):
-    """What tells an .npz from another of the same name, and from what it was before.
-
-    Args:
-      name: as in `load_dataset`.
-
-    Returns:
-      The first 16 hexadecimal digits of the file's SHA-256; None for a name of `DATASETS` and for a missing file.
+    """The first 16 hexadecimal digits of an .npz's SHA-256; None for a name of `DATASETS` and for a missing file.
 
     Raises:
       InputError: the file cannot be read.
@@ -148,13 +135,9 @@ def _sha256(path, mtime_ns, size):
 
 
 def luma(rgb):
-    """Grey by the ITU-R 601 luma, L = 0.299 R + 0.587 G + 0.114 B.
+    """Grey by the ITU-R 601 luma, 0.299 R + 0.587 G + 0.114 B: [..., 3] -> [...].
 
-    Args:
-      rgb: [..., 3]; uint8, or floating point in [0, 1].
-
-    Returns:
-      [...]; of uint8, uint8 (19595 R + 38470 G + 7471 B) >> 16, as Pillow had it in 2019; of floats, float32.
+    Of uint8 it is uint8, (19595 R + 38470 G + 7471 B) >> 16, as Pillow had it in 2019; of floats in [0, 1], float32.
     """
     if np.issubdtype(rgb.dtype, np.floating):
         red, green, blue = np.moveaxis(rgb.astype(np.float32), -1, 0)
@@ -175,8 +158,7 @@ def prepare(images, name, round_pixels=None):
 
     Args:
       images: uint8 in 0..255 or float32 in [0, 1], [n, height, width], grey.
-      name: the data set that they are of, or are to be treated like, as in `load_dataset`.
-      round_pixels: as in `load_dataset`.
+      name, round_pixels: as in `load_dataset`; the data set may be one that they are to be treated like.
 
     Returns:
       float32 [n, height * width] in [0, 1].
@@ -185,9 +167,8 @@ def prepare(images, name, round_pixels=None):
     if name in ("mnist", "mnist_sample"):
         return x * np.float32(1 / 255) if images.dtype == np.uint8 else x
     x = min_max_scale(x)
-    if round_pixels is None:
-        round_pixels = name != "svhn_cropped"
-    return np.rint(x * 255) / np.float32(255) if round_pixels else x
+    rounded = name != "svhn_cropped" if round_pixels is None else round_pixels
+    return np.rint(x * 255) / np.float32(255) if rounded else x
 
 
 def perturb(x, rng):
@@ -215,13 +196,11 @@ def _rng(seed, split, purpose):
 def load_splits(name, *, data_dir=None, seed=0):
     """Loads and divides a data set, in grey but not prepared.
 
-    MNIST's and CIFAR-10's training images are divided and ordered by the authors' own lists. SVHN's validation set is
-    the first 26,032 images of its `extra` file. All other training sets are in the order of a seeded permutation, so
-    that a prefix is a random subset.
+    The authors' own lists divide and order the training images of MNIST and CIFAR-10. SVHN's validation set is the
+    first 26,032 images of its `extra` file. A seed orders all other training sets, so that a prefix is a random subset.
 
     Args:
-      name, data_dir: as in `load_dataset`.
-      seed: non-negative int.
+      name, data_dir, seed: as in `load_dataset`.
 
     Returns:
       A dict from "train", "validation" and "test" to (images, labels): images uint8 [n, height, width] in 0..255 or
