@@ -14,7 +14,7 @@ import sys
 from absl import flags
 
 from spvae_tf import files
-from spvae_tf.reproduction import compare, table2, text
+from spvae_tf.reproduction import compare, report, table2, text
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released", "Folder with table1.csv, of one protocol.")
 _CHECK = flags.DEFINE_bool("check", False, "Exit with status 1 when a cell that was run, or a size, disagrees.")
@@ -23,23 +23,21 @@ _CSV = flags.DEFINE_string("csv", None, "The comparison also goes to this file."
 
 def main():
     rows = compare.read(_RESULTS_DIR.value)
-    compared = compare.compare(rows)
+    compared, sizes = compare.compare(rows), compare.compare_sizes(table2.count_parameters())
     print("Table 1: test ELBO, k = 5000, whole test set, nats per image; mean ± standard deviation over seeds (runs)\n")
-    print(text.aligned(compare.table1_lines(compared)))
+    print(text.aligned(report.table1(compared)))
     print("\nThe same runs at k = 5, beside the authors' own logs of the same sizes\n")
-    print(text.aligned(compare.validation_lines(compared)))
+    print(text.aligned(report.at_k5(compared)))
     print(f"\nNot run: {'; '.join(compare.not_run(compared)) or 'nothing'}")
     if others := compare.without_a_cell(rows):
         print(f"Not compared, being samples or a user's own images: {', '.join(others)}")
     print("\nTable 2: parameters\n")
-    print(text.aligned(compare.table2_lines(sizes := table2.count_parameters())))
+    print(text.aligned(report.table2(sizes)))
     if _CSV.value:
         files.write_table(_CSV.value, compared, compare.FIELDS)
-    wrong = compare.disagreements(compared) + compare.table2_disagreements(sizes)
-    if _CHECK.value:
-        for line in wrong:
-            print(f"disagrees: {line}", file=sys.stderr)
-        return int(bool(wrong))
+    if _CHECK.value and (wrong := compare.disagreements(compared, sizes)):
+        print(*(f"disagrees: {line}" for line in wrong), sep="\n", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf.reproduction import figure3 as latent_space
-from spvae_tf.reproduction import table1
+from spvae_tf.reproduction import figure3, table1
 from spvae_tf.training import configuration
 from spvae_tf.training import run as experiment
 
@@ -35,21 +34,25 @@ _MAX_BATCHES = flags.DEFINE_integer("max_batches", None, "Ends the training earl
 
 
 def main():
-    results_dir = Path(_RESULTS_DIR.value or table1.PRESETS[_PRESET.value].results_dir)
+    preset = table1.PRESETS[_PRESET.value]
+    results_dir = Path(_RESULTS_DIR.value or preset.results_dir)
     if _WORKDIR.value:
         config = experiment.load_config(_WORKDIR.value)
         config.data_dir = _DATA_DIR.value or config.data_dir
-        model, dataset = experiment.load(_WORKDIR.value), latent_space.load_data(config)
     else:
         config, = table1.make_configs(
-            _PRESET.value, _PROTOCOL.value, ["SPVAE"], [_DATASET.value] if _DATASET.value else
-            table1.PRESETS[_PRESET.value].datasets[:1], ["continuous"], [_SEED.value], latent_dim=2,
-            data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value)
+            _PRESET.value, _PROTOCOL.value, ["SPVAE"], [_DATASET.value or preset.datasets[0]], ["continuous"],
+            [_SEED.value], latent_dim=2, data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value)
+    dataset = experiment.load_data(config)
+    figure3.check_labels(dataset)
+    if _WORKDIR.value:
+        model = experiment.load(_WORKDIR.value)
+    else:
         workdir = results_dir / config.protocol / "runs" / configuration.run_name(config)
-        model, _, dataset = experiment.train(config, workdir, latent_space.load_data(config))
+        model, _, _ = experiment.train(config, workdir, dataset)
     name = f"latent_space_{configuration.picture_name(config)}"
     table, picture = results_dir / config.protocol / f"{name}.csv", results_dir / "figures" / f"{name}.png"
-    latent_space.draw(model, dataset, _STEPS.value, table, picture)
+    figure3.draw(model, dataset, _STEPS.value, table, picture)
     print(f"{table}\n{picture}")
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from spvae_tf.errors import InputError
-from spvae_tf.reproduction import pictures
-from spvae_tf.reproduction import plots as figures
+from spvae_tf.reproduction import pictures, plots
 from spvae_tf.training import configuration
 from spvae_tf.training import run as experiment
 
@@ -25,40 +24,34 @@ OF_A_RUN = {"samples": pictures.samples, "reconstructions": pictures.reconstruct
             "sum_weights": pictures.sum_weights}
 NAMES = ("region_graph", "learning_curves", *OF_A_RUN)
 
-_PICTURES = flags.DEFINE_list("pictures", None, f"Of {', '.join(NAMES)}.", required=True)
+_PICTURES = flags.DEFINE_list("pictures", None, f"Any of {', '.join(NAMES)}.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, f"Folder of a trained run, for {', '.join(OF_A_RUN)}.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; the run's own when not given.")
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released",
-                                   "For learning_curves: has records/ and curves/ of one protocol.")
-_OUT_DIR = flags.DEFINE_string("out_dir", "results/figures", "Where the pictures go.")
+                                   "For learning_curves: folder with records/ and curves/ of one protocol.")
+_OUT_DIR = flags.DEFINE_string("out_dir", "results/figures", "Folder of the pictures.")
 
 
 def main():
     if unknown := set(_PICTURES.value) - set(NAMES):
-        raise InputError(f"--pictures has {min(unknown)!r}; it must be of {', '.join(NAMES)}")
+        raise InputError(f"--pictures has {min(unknown)!r}; allowed are {', '.join(NAMES)}")
     of_a_run = [name for name in _PICTURES.value if name in OF_A_RUN]
-    if of_a_run and not _WORKDIR.value:
-        raise InputError(f"--pictures={of_a_run[0]} is of a trained run; --workdir must name its folder")
-    model, images, run = _load(_WORKDIR.value) if of_a_run else (None, None, None)
+    if of_a_run:
+        if not _WORKDIR.value:
+            raise InputError(f"--pictures={of_a_run[0]} is of a trained run; --workdir must name its folder")
+        config, model = experiment.load_config(_WORKDIR.value), experiment.load(_WORKDIR.value)
+        config.data_dir = _DATA_DIR.value or config.data_dir
+        images, run = experiment.load_data(config).test, configuration.picture_name(config)
+    folder = Path(_OUT_DIR.value)
     for name in _PICTURES.value:
-        path = Path(_OUT_DIR.value) / f"{name}.png"
         if name == "region_graph":
-            pictures.region_graph(path)
+            pictures.region_graph(path := folder / f"{name}.png")
         elif name == "learning_curves":
-            path = path.with_stem(f"{name}_{Path(_RESULTS_DIR.value).resolve().name}")  # the protocol's folder
-            figures.learning_curves(_RESULTS_DIR.value, path)
+            path = folder / f"{name}_{Path(_RESULTS_DIR.value).resolve().name}.png"  # the protocol's folder
+            plots.learning_curves(_RESULTS_DIR.value, path)
         else:
-            path = path.with_stem(f"{name}_{run}")
-            OF_A_RUN[name](model, images, path)
+            OF_A_RUN[name](model, images, path := folder / f"{name}_{run}.png")
         print(path)
-
-
-def _load(workdir):
-    """A trained run's model, its test images, and a name for its pictures."""
-    config, model = experiment.load_config(workdir), experiment.load(workdir)
-    config.data_dir = _DATA_DIR.value or config.data_dir
-    dataset = experiment.load_data(config)
-    return model, dataset.test, configuration.picture_name(config)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf.reproduction import beyond as usefulness
+from spvae_tf.reproduction import beyond
 
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of trained runs.", required=True)
 _OUT = flags.DEFINE_string("out", "results/usefulness.csv", "The CSV.")
@@ -26,12 +26,12 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets
 
 
 def main():
-    usefulness.read(_OUT.value)  # or a damaged CSV would be found only after the first run was measured
+    beyond.read(_OUT.value)  # or a damaged CSV would be found only after the first run was measured
     only = dict(halves=(), labels=()) if _BOUNDS_ONLY.value else {}
     for workdir in _WORKDIRS.value:
-        rows = usefulness.measure(workdir, _DATA_DIR.value, _NUM_SAMPLES.value, _NUM_IMAGES.value,
+        rows = beyond.measure(workdir, _DATA_DIR.value, _NUM_SAMPLES.value, _NUM_IMAGES.value,
                                   _REFINEMENTS.value, **only)
-        usefulness.write(Path(_OUT.value), rows)
+        beyond.write(Path(_OUT.value), rows)
         print("\n".join(f"{r['model']}, {r['likelihood']}, {100 * r['train_fraction']:g} % of the images, "
                         f"seed {r['seed']}: {r['task']} ({r['setting']}): "
                         f"{r['value']} ± {r['stderr']}" for r in rows), flush=True)

@@ -1,4 +1,7 @@
-"""Pictures of a model: its structure, what its sums prefer, what it draws and what it reconstructs."""
+"""Pictures of a model: its structure, what its sums prefer, its samples and reconstructions, its latent spaces.
+
+Images are [n, pixels] in [0, 1]. A box is a rectangle (top, left, height, width), in pixels or in super-pixels.
+"""
 
 import math
 
@@ -8,6 +11,7 @@ import matplotlib.patches
 import numpy as np
 
 from spvae_tf.errors import InputError
+from spvae_tf.infer import tile
 from spvae_tf.model.region_graph import poon_domingos, rectangle
 from spvae_tf.model.spn import compile_levels
 from spvae_tf.reproduction.plots import save
@@ -18,57 +22,102 @@ SHADES = matplotlib.colors.LinearSegmentedColormap.from_list("shades", matplotli
 SHADE_SCALE = matplotlib.colors.PowerNorm(0.5, 0, 1)  # most probabilities are below 0.3
 
 
-def tile(images, columns, margin=2, background=1.0):
-    """Images side by side.
+def boxes_of(regions, width):
+    """The rectangles of pixels that regions fill in an image of `width` columns, a list of boxes.
+
+    Raises:
+      InputError: when a region is not a rectangle.
+    """
+    boxes = [rectangle(region, width) for region in regions]
+    if None in boxes:
+        raise InputError(f"{regions[boxes.index(None)]!r} is not a rectangle; only rectangles can be drawn")
+    return boxes
+
+
+def grid_of(boxes):
+    """The rows and columns of super-pixels.
 
     Args:
-      images: [n, height, width] in [0, 1].
-      columns: images in a row.
-      margin: pixels between them.
-      background: shade of these pixels, and of missing images in the last row.
+      boxes: of all of them.
 
     Returns:
-      [rows * (height + margin) - margin, columns * (width + margin) - margin].
+      (tops, lefts), ascending; every pair is the corner of one super-pixel.
+
+    Raises:
+      InputError: when the super-pixels are not the crossings of such rows and columns.
     """
-    count, height, width = images.shape
-    rows = -(-count // columns)
-    canvas = np.full([rows * (height + margin), columns * (width + margin)], background, images.dtype)
-    for n, image in enumerate(images):
-        row, column = n // columns * (height + margin), n % columns * (width + margin)
-        canvas[row:row + height, column:column + width] = image
-    return canvas[:-margin or None, :-margin or None]
+    corners = {box[:2] for box in boxes}
+    tops, lefts = (sorted({corner[n] for corner in corners}) for n in (0, 1))
+    if not len(boxes) == len(corners) == len(tops) * len(lefts):
+        raise InputError(f"{len(boxes)} leaf regions begin at {len(tops)} rows and {len(lefts)} columns of pixels; "
+                         "only a grid with one at each crossing can be drawn")
+    return tops, lefts
 
 
 # --- the region graph -------------------------------------------------------------------------------------------------
 
 def region_graph(path, rows=2, columns=2):
-    """The region graph of a small grid of super-pixels (section 3.3), and the SPN with two nodes per region over it.
-
-    Args:
-      path: of the PNG.
-      rows, columns: super-pixels.
-    """
+    """The region graph of a small grid of super-pixels (section 3.3), and the SPN with two nodes per region over it."""
     graph = poon_domingos(rows, columns, 1)
     figure = matplotlib.figure.Figure(figsize=(12, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.8))
-    places = _region_places(graph)
+    places = {region: (x, level) for level, regions in enumerate((graph.leaf_regions, *graph.levels))
+              for region, x in zip(regions, _side_by_side(len(regions)))}
     _draw_regions(left, graph, places, (rows, columns))
     _draw_spn(right, graph, places, (rows, columns))
     left.set_title(f"region graph: {len(graph.regions)} regions, {len(graph.partitions)} partitions (dots)")
     right.set_title("SPN: sums +, products ×, two VAEs for each super-pixel")
     for axes in (left, right):
+        axes.autoscale_view()
         axes.set_aspect("equal", adjustable="datalim")
         axes.axis("off")
     save(figure, path)
 
 
-def _region_places(graph):
-    """Region -> (x, level): the regions of a level side by side, centred on 0."""
-    return {region: (n - (len(regions) - 1) / 2, level)
-            for level, regions in enumerate((graph.leaf_regions, *graph.levels)) for n, region in enumerate(regions)}
+def _side_by_side(count, distance=1.0):
+    """x of `count` things in a row, centred on 0."""
+    return [distance * (n - (count - 1) / 2) for n in range(count)]
 
 
-def _glyph(axes, region, x, y, shape, size):
+def _draw_regions(axes, graph, places, shape):
+    """Regions as shaded grids, partitions as dots between a region and its children."""
+    for region in graph.regions:
+        x, y = 1.3 * places[region][0], 1.6 * places[region][1]
+        _draw_scope(axes, region, x, y, shape, 0.5)
+        partitions = graph.partitions_of(region)
+        for partition, shift in zip(partitions, _side_by_side(len(partitions), 0.7)):
+            dot = x + shift, y - 0.62
+            axes.plot(*dot, "o", color="black", ms=5, zorder=3)
+            _edge(axes, (x, y), dot)
+            for child in partition.children:
+                _edge(axes, dot, (1.3 * places[child][0], 1.6 * places[child][1]))
+
+
+def _draw_spn(axes, graph, places, shape, num_nodes=2):
+    """Every node of the SPN: the products of a region in a row below its sums."""
+    levels, _, count, _ = compile_levels(graph, num_nodes, num_nodes)
+    at = np.zeros([count, 2])  # of each node
+    for n, region in enumerate(graph.leaf_regions):
+        for component, shift in enumerate(_side_by_side(num_nodes, 0.7)):
+            node = n * num_nodes + component
+            at[node] = 2.4 * places[region][0] + shift, 0
+            _draw_scope(axes, region, *at[node], shape, 0.42)
+    for level in levels:
+        for r, region in enumerate(level.regions):
+            x, y = 2.4 * places[region][0], 2.4 * places[region][1]
+            sums = level.first_node + r * level.num_sums + np.arange(level.num_sums)
+            at[sums] = [(x + shift, y) for shift in _side_by_side(level.num_sums, 0.7)]
+            products = level.children[r, level.weights[r, :, 0] >= 0]
+            for children, shift in zip(products, _side_by_side(len(products), 0.5)):
+                product = x + shift, y - 0.85
+                for node in (*sums, *children):
+                    _edge(axes, at[node], product)
+                _draw_node(axes, *product, "×")
+            for node in sums:
+                _draw_node(axes, *at[node], "+")
+
+
+def _draw_scope(axes, region, x, y, shape, size):
     """The grid of super-pixels with the region's shaded."""
     rows, columns = shape
     for pixel in range(rows * columns):
@@ -78,53 +127,11 @@ def _glyph(axes, region, x, y, shape, size):
             facecolor="#0072B2" if pixel in region.scope else "white", edgecolor="0.3", lw=0.8, zorder=3))
 
 
-def _draw_regions(axes, graph, places, shape):
-    """Regions as shaded grids, partitions as dots between a region and its children."""
-    for region in graph.regions:
-        x, level = places[region]
-        _glyph(axes, region, 1.3 * x, 1.6 * level, shape, 0.5)
-        partitions = graph.partitions_of(region)
-        for n, partition in enumerate(partitions):
-            dot = 1.3 * x + 0.7 * (n - (len(partitions) - 1) / 2), 1.6 * level - 0.62
-            _edge(axes, (1.3 * x, 1.6 * level), dot)
-            axes.plot(*dot, "o", color="black", ms=5, zorder=3)
-            for child in partition.children:
-                _edge(axes, dot, (1.3 * places[child][0], 1.6 * places[child][1]))
-    axes.autoscale_view()
-
-
-def _draw_spn(axes, graph, places, shape, num_nodes=2):
-    """Every node of the SPN: the products of a region in a row below its sums."""
-    levels, _, count, _ = compile_levels(graph, num_nodes, num_nodes)
-    at = np.zeros([count, 2])  # of each node
-    for n, region in enumerate(graph.leaf_regions):
-        for component in range(num_nodes):
-            at[n * num_nodes + component] = 2.4 * places[region][0] + 0.7 * (component - 0.5), 0
-        for x, y in at[n * num_nodes:(n + 1) * num_nodes]:
-            _glyph(axes, region, x, y, shape, 0.42)
-    for level in levels:
-        for r, region in enumerate(level.regions):
-            x, height = 2.4 * places[region][0], 2.4 * places[region][1]
-            sums = [level.first_node + r * level.num_sums + s for s in range(level.num_sums)]
-            at[sums] = [(x + 0.7 * (s - (level.num_sums - 1) / 2), height) for s in range(level.num_sums)]
-            products = [m for m in range(level.weights.shape[1]) if level.weights[r, m, 0] >= 0]
-            for m in products:
-                product = x + 0.5 * (m - (len(products) - 1) / 2), height - 0.85
-                for node in sums:
-                    _edge(axes, at[node], product)
-                for child in level.children[r, m]:
-                    _edge(axes, product, at[child])
-                _node(axes, *product, "×")
-            for node in sums:
-                _node(axes, *at[node], "+")
-    axes.autoscale_view()
-
-
 def _edge(axes, start, end):
     axes.plot(*zip(start, end), color="0.55", lw=0.7, zorder=1)
 
 
-def _node(axes, x, y, sign):
+def _draw_node(axes, x, y, sign):
     axes.plot(x, y, "o", color="white", mec="black", ms=10, mew=0.9, zorder=3)
     axes.annotate(sign, (x, y), ha="center", va="center", fontsize=9, zorder=4)
 
@@ -132,18 +139,13 @@ def _node(axes, x, y, sign):
 # --- what the sums prefer ---------------------------------------------------------------------------------------------
 
 def sum_weights(model, images, path):
-    """How an SPVAE splits images: every rectangle of super-pixels with its cuts, by the sum weights and by images.
+    """How an SPVAE splits images: every rectangle of super-pixels with its cuts, by the sum weights and by test images.
 
-    A region's shade is the probability that the induced tree has it; a cut is as wide as the probability that the
-    region, when the tree has it, is split there; a super-pixel is filled up to the probability of its first VAE.
-
-    Args:
-      model: SPVAE over rectangles of super-pixels.
-      images: test images, [n, pixels].
-      path: of the PNG.
+    A region's shade is the probability that the induced tree has it. A cut is as wide as the probability that the
+    region, when the tree has it, is split there. A super-pixel is filled up to the probability of its first VAE.
 
     Raises:
-      InputError: when the model has no sums, a region is no rectangle, or the super-pixels are no grid.
+      InputError: when the model has no sums, a region is not a rectangle, or the super-pixels are not a grid.
     """
     if not model.graph.partitions:
         raise InputError("a model of a single region has no sum weights to draw")
@@ -162,6 +164,15 @@ def sum_weights(model, images, path):
     figure.supxlabel("rectangles of super-pixels by size; a cut is as wide as its probability, given the region; "
                      "super-pixels are filled up to the probability of their left VAE", fontsize=9)
     save(figure, path)
+
+
+def grid_boxes(graph, width):
+    """dict region -> its box, counted in super-pixels; raises InputError as `boxes_of` and `grid_of`."""
+    boxes = dict(zip(graph.regions, boxes_of(graph.regions, width)))
+    tops, lefts = grid_of([boxes[leaf] for leaf in graph.leaf_regions])
+    return {region: (tops.index(top), lefts.index(left),
+                     sum(top <= t < top + height for t in tops), sum(left <= t < left + width for t in lefts))
+            for region, (top, left, height, width) in boxes.items()}
 
 
 def _draw_splits(axes, graph, boxes, states):
@@ -186,49 +197,6 @@ def _draw_splits(axes, graph, boxes, states):
     axes.axis("off")
 
 
-def grid_boxes(graph, width):
-    """Regions as rectangles of super-pixels.
-
-    Args:
-      graph: RegionGraph over rectangles.
-      width: columns of the image, pixels.
-
-    Returns:
-      dict region -> (top, left, height, width), counted in super-pixels.
-
-    Raises:
-      InputError: when a region is no rectangle, or the super-pixels are no grid.
-    """
-    boxes = {region: rectangle(region, width) for region in graph.regions}
-    for region, box in boxes.items():
-        if box is None:
-            raise InputError(f"{region!r} is no rectangle; only rectangles can be drawn")
-    tops, lefts = grid_of([boxes[leaf] for leaf in graph.leaf_regions])
-    return {region: (tops.index(top), lefts.index(left),
-                     sum(top <= t < top + height for t in tops), sum(left <= t < left + width for t in lefts))
-            for region, (top, left, height, width) in boxes.items()}
-
-
-def grid_of(boxes):
-    """The rows and columns of super-pixels.
-
-    Args:
-      boxes: of all of them, (top, left, height, width).
-
-    Returns:
-      (tops, lefts), ascending; every pair is the corner of one super-pixel.
-
-    Raises:
-      InputError: when they are no such grid.
-    """
-    corners = {box[:2] for box in boxes}
-    tops, lefts = (sorted({corner[n] for corner in corners}) for n in (0, 1))
-    if not len(boxes) == len(corners) == len(tops) * len(lefts):
-        raise InputError(f"{len(boxes)} leaf regions begin at {len(tops)} rows and {len(lefts)} columns of pixels; "
-                         "only a grid with one at each crossing can be drawn")
-    return tops, lefts
-
-
 def _block_start(size, count):
     """Where the block of rectangles of a size begins: before it lie those of all smaller sizes."""
     return sum((count - s + 1) * (s + 0.25) + 0.7 for s in range(1, size))
@@ -239,24 +207,16 @@ def _draw_cuts(axes, x, y, children, box, probability):
     for top, left, height, width in children:
         upper = ((left, left + width), (top, top)) if top > box[0] else None
         side = ((left, left), (top, top + height)) if left > box[1] else None
-        for ends in filter(None, (upper, side)):
-            axes.plot([x + end for end in ends[0]], [y + end for end in ends[1]], color="black", lw=4 * probability,
+        for across, down in filter(None, (upper, side)):
+            axes.plot([x + end for end in across], [y + end for end in down], color="black", lw=4 * probability,
                       solid_capstyle="butt")
 
 
 # --- samples and reconstructions --------------------------------------------------------------------------------------
 
-def samples(model, images, path, rows=6, columns=10, seed=0):
-    """Test images beside the model's own: E[x | z] of trees and codes drawn from the prior.
-
-    Args:
-      model: SPVAE.
-      images: test images, [n, pixels].
-      path: of the PNG.
-      rows, columns: of each half.
-      seed: integer.
-    """
-    drawn = model.sample(rows * columns, seed=seed).numpy()
+def samples(model, images, path, rows=6, columns=10):
+    """Test images beside the model's own: E[x | z] of trees and codes drawn from the prior."""
+    drawn = model.sample(rows * columns, seed=0).numpy()
     figure = matplotlib.figure.Figure(figsize=(9, 0.45 + 4.4 * rows / columns), layout="constrained")
     for axes, pixels, title in zip(figure.subplots(1, 2), (images[:rows * columns], drawn),
                                    ("test images", "samples")):
@@ -264,23 +224,15 @@ def samples(model, images, path, rows=6, columns=10, seed=0):
     save(figure, path)
 
 
-def reconstructions(model, images, path, columns=12, seed=0):
-    """Test images, through the model, and the lower half drawn from the upper.
-
-    Args:
-      model: SPVAE.
-      images: test images, [n, pixels].
-      path: of the PNG.
-      columns: how many of them.
-      seed: integer.
-    """
+def reconstructions(model, images, path, columns=12):
+    """The first test images, through the model, and the lower half drawn from the upper."""
     images = images[:columns]
     seen = np.zeros([len(images), *model.image_shape], bool)
     seen[:, :model.image_shape[0] // 2] = True
     seen = seen.reshape(images.shape)
-    rows = {"test image": images, "reconstruction": model.reconstruct(images, seed=seed).numpy(),
+    rows = {"test image": images, "reconstruction": model.reconstruct(images, seed=0).numpy(),
             "upper half": np.where(seen, images, 0.5),
-            "inpainted": model.inpaint(images, seen, num_draws=1, seed=seed).numpy()[:, 0]}
+            "inpainted": model.inpaint(images, seen, num_draws=1, seed=0).numpy()[:, 0]}
     figure = matplotlib.figure.Figure(figsize=(9, 9 * len(rows) / (columns + 2)), layout="constrained")
     for axes, (title, pixels) in zip(figure.subplots(len(rows), 1), rows.items()):
         _show(axes, tile(pixels.reshape(-1, *model.image_shape), columns))
@@ -300,13 +252,13 @@ def latent_space(manifolds, boxes, preferences, path):
     """Figure 3: the latent space of every leaf VAE, and which of a super-pixel's two each class prefers.
 
     Args:
-      manifolds: of latent_space.manifolds, for two components.
-      boxes: of latent_space.leaf_rectangles.
-      preferences: of latent_space.preferences.
+      manifolds: of figure3.manifolds, for two components.
+      boxes: of the leaf regions.
+      preferences: of figure3.preferences.
       path: of the PNG.
 
     Raises:
-      InputError: when the super-pixels are no grid.
+      InputError: when the super-pixels are not a grid.
     """
     tops, lefts = grid_of(boxes)
     figure = matplotlib.figure.Figure(figsize=(13, 5.4), layout="constrained")
@@ -325,8 +277,7 @@ def latent_space(manifolds, boxes, preferences, path):
 def _draw_preferences(figure, preferences, shape):
     """A map of the super-pixels for each class: P(left VAE | x), averaged over the class."""
     figure.suptitle("preferred by class")
-    columns = 2
-    grid = figure.subplots(-(-len(preferences) // columns), columns, squeeze=False)
+    grid = figure.subplots(-(-len(preferences) // 2), 2, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for axes, (label, leaves) in zip(grid.flat, preferences.items()):

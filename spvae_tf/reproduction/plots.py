@@ -1,5 +1,6 @@
-"""Pictures of runs, drawn from committed records alone."""
+"""Plots of runs, drawn from committed records and CSVs alone; log-likelihoods are nats per image."""
 
+import math
 from pathlib import Path
 
 import matplotlib.figure
@@ -9,20 +10,18 @@ import matplotlib.ticker
 from spvae_tf import files
 from spvae_tf import published as paper
 from spvae_tf.errors import InputError
-from spvae_tf.reproduction import table1, text
+from spvae_tf.reproduction import beyond, compare, report, table1, text
+from spvae_tf.reproduction.compare import grouped
 
 # colours that differ in lightness too, so that they survive grey printing (Okabe & Ito)
 COLOURS = {"SPVAE": "#0072B2", "VAE": "#E69F00", "Conv-SPVAE": "#56B4E9", "Conv-VAE": "#B35A00"}
 DATASET_STYLES = {"mnist": ("#0072B2", "o"), "svhn_cropped": ("#35124A", "^"), "cifar10": ("#E69F00", "s")}
+PROTOCOL_STYLES = (("s", "none", 0.12), ("o", "full", -0.12))  # marks that can be told apart in grey
+TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 
 def save(figure, path):
-    """Saves a figure atomically as PNG.
-
-    Args:
-      figure: matplotlib Figure.
-      path: of the PNG.
-    """
+    """Saves a matplotlib Figure atomically as PNG."""
     files.write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
 
 
@@ -45,9 +44,55 @@ def panels(count, width, height):
     return figure, axes[:count]
 
 
+def _legend_below(figure):
+    """The legend of the first panel, below all of them."""
+    if figure.axes:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
+
+
+def of_results(results_dir, folder):
+    """Draws the plots of RESULTS.md that are made from several CSVs; returns their paths in `folder`."""
+    paths = [Path(folder) / name for name in ("ours_against_paper.png", "tightness.png")]
+    ours_against_paper(compare.compare_protocols(results_dir), paths[0])
+    tightness(report.useful_rows(results_dir), paths[1])
+    return paths
+
+
+# --- Table 1 ----------------------------------------------------------------------------------------------------------
+
+def ours_against_paper(compared, path):
+    """Ours beside the paper's at Table 2's sizes: a panel for each benchmark that was run, models side by side.
+
+    Args:
+      compared: dict protocol -> of compare.compare.
+      path: of the PNG.
+    """
+    benchmarks = [key for key in report.BENCHMARKS
+                  if any((r["dataset"], r["likelihood"]) == key and r["runs"] for c in compared.values() for r in c)]
+    figure, all_axes = panels(len(benchmarks), 3.4, 3.6)
+    models = list(COLOURS)
+    for axes, key in zip(all_axes, benchmarks):
+        axes.set(title=", ".join(key), ylabel="test ELBO, k = 5000 (nats per image)", xlim=(-0.5, 3.5))
+        axes.set_xticks(range(4), models, fontsize=8)
+        cells = [paper.CELLS[model, *key] for model in models]
+        axes.plot(range(4), [math.nan if c.checkpoint else c.test_ll for c in cells], "k_", ms=22, mew=2, label="paper")
+        axes.plot(range(4), [c.test_ll if c.checkpoint else math.nan for c in cells], "kx", ms=7,
+                  label="paper, of a checkpoint of other sizes")
+        for (protocol, rows), (marker, fill_style, shift) in zip(compared.items(), PROTOCOL_STYLES):
+            rows = [row for cell, row in report.whole_cells(rows).items() if cell[1:] == key]
+            deviations = [math.nan if row["test_ll_std"] is None else row["test_ll_std"] for row in rows]  # NaN: no bar
+            axes.errorbar([models.index(row["model"]) + shift for row in rows], [row["test_ll"] for row in rows],
+                          deviations, fmt=marker, fillstyle=fill_style, color="0.3", ms=6, capsize=3, lw=1,
+                          label=f"ours, protocol {protocol}")
+        axes.grid(axis="y", alpha=0.3)
+    _legend_below(figure)
+    save(figure, path)
+
+
 def learning_curves(folder, path):
-    """Validation ELBO (k = 5) against batches of Table 1's runs at Table 2's sizes, a panel for each data set and
-    likelihood, a line for each run.
+    """Validation ELBO (k = 5) against batches of Table 1's runs at Table 2's sizes.
+
+    Each data set and likelihood has a panel, each run a line.
 
     Args:
       folder: `<results_dir>/<protocol>` with records/ and curves/.
@@ -60,60 +105,37 @@ def learning_curves(folder, path):
                and (Path(folder) / "curves" / f"{r['name']}.csv").exists()]
     if not records:
         raise InputError(f"{folder} holds no finished runs of Table 1 with Table 2's sizes")
-    benchmarks = list(dict.fromkeys((r["dataset"], r["likelihood"]) for r in records))
+    benchmarks = grouped(records, "dataset", "likelihood")
     figure, all_axes = panels(len(benchmarks), 5.2, 3.8)
-    for axes, benchmark in zip(all_axes, benchmarks):
-        _curves_panel(axes, folder, [r for r in records if (r["dataset"], r["likelihood"]) == benchmark])
+    for axes, (benchmark, runs) in zip(all_axes, benchmarks.items()):
+        _draw_curves(axes, folder, runs)
         axes.set(title=", ".join(benchmark), xlabel="batches of 128 images",
                  ylabel="validation ELBO, k = 5 (nats per image)")
     save(figure, path)
 
 
-def _curves_panel(axes, folder, records):
+def _draw_curves(axes, folder, records):
     lows, highs = [], []
-    for record in records:
-        rows = files.read_table(Path(folder) / "curves" / f"{record['name']}.csv")
-        values = [row["val_ll"] for row in rows]
-        label = record["model"] if record["model"] not in axes.get_legend_handles_labels()[1] else None
-        axes.plot([row["batch"] for row in rows], values, color=COLOURS[record["model"]], lw=1.2, label=label)
-        axes.plot(record["best_batch"], record["val_ll_k5"], "o", color=COLOURS[record["model"]], ms=4)
-        lows.append(values[min(3, len(values) - 1)])  # the first validations are far below
-        highs.append(max(values))
-    for model in dict.fromkeys(r["model"] for r in records):
-        cell = paper.CELLS.get((model, records[0]["dataset"], records[0]["likelihood"]))
-        if cell and cell.logged_val_ll is not None:
-            axes.axhline(cell.logged_val_ll, color=COLOURS[model], ls=":", lw=1)
-            axes.annotate(f"authors' log, {model}", (0.3, cell.logged_val_ll), va="bottom",
-                          xycoords=("axes fraction", "data"), fontsize=7, color=COLOURS[model])
+    for (model, dataset, likelihood), runs in grouped(records, "model", "dataset", "likelihood").items():
+        colour = COLOURS[model]
+        for n, record in enumerate(runs):
+            rows = files.read_table(Path(folder) / "curves" / f"{record['name']}.csv")
+            values = [row["val_ll"] for row in rows]
+            axes.plot([row["batch"] for row in rows], values, color=colour, lw=1.2, label=None if n else model)
+            axes.plot(record["best_batch"], record["val_ll_k5"], "o", color=colour, ms=4)
+            lows.append(values[min(3, len(values) - 1)])  # the first validations are far below
+            highs.append(max(values))
+        logged = paper.CELLS[model, dataset, likelihood].logged_val_ll
+        if logged is not None:
+            axes.axhline(logged, color=colour, ls=":", lw=1)
+            axes.annotate(f"authors' log, {model}", (0.3, logged), va="bottom", xycoords=("axes fraction", "data"),
+                          fontsize=7, color=colour)
     margin = 0.1 * (max(highs) - min(lows)) or 1
     axes.set_ylim(min(lows) - margin, max(highs) + 2 * margin)
     axes.legend(frameon=False, loc="lower right")
 
 
-def scaling(report, path):
-    """How an SPVAE training step grows with k, batch, Δ and experts, a panel each, both axes logarithmic.
-
-    Args:
-      report: of benchmark.scaling.
-      path: of the PNG.
-    """
-    figure = matplotlib.figure.Figure(figsize=(3.2 * len(report), 3.2), layout="constrained")
-    for axes, (title, points) in zip(figure.subplots(1, len(report), squeeze=False)[0], report.items()):
-        values, seconds = zip(*points)
-        axes.loglog(values, [1e3 * s for s in seconds], "o-", color=COLOURS["SPVAE"])
-        axes.set_xticks(values, [str(v) for v in values])
-        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.minorticks_off()
-        axes.set(xlabel=title, ylabel="ms per training step", ylim=(500 * min(seconds), 2000 * max(seconds)))
-        axes.grid(alpha=0.3)
-    save(figure, path)
-
-
-# --- Figure 2 ---------------------------------------------------------------------------------------------------------
-
-TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
-
+# --- less data --------------------------------------------------------------------------------------------------------
 
 def low_data_sweep(rows, path):
     """Figure 2: test ELBO against the fraction of the training set, continuous left, discrete right.
@@ -131,34 +153,73 @@ def low_data_sweep(rows, path):
     rows = [row for row in rows if row["test_ll_k5"] is not None]  # not diverged
     if not rows:
         raise InputError("every run of the sweep diverged; there is nothing to draw")
-    likelihoods = [name for name in ("continuous", "discrete") if any(r["likelihood"] == name for r in rows)]
+    likelihoods = sorted(grouped(rows, "likelihood").items())
     figure = matplotlib.figure.Figure(figsize=(5.2 * len(likelihoods), 4.2), layout="constrained")
-    for axes, likelihood in zip(figure.subplots(1, len(likelihoods), squeeze=False)[0], likelihoods):
-        _sweep_panel(axes, [r for r in rows if r["likelihood"] == likelihood])
+    for axes, ((likelihood,), some) in zip(figure.subplots(1, len(likelihoods), squeeze=False)[0], likelihoods):
+        _draw_sweep(axes, some)
         axes.set(title=likelihood, xlabel="fraction of the training images", ylabel="test ELBO (nats per image)")
     figure.legend(handles=_sweep_legend(rows), frameon=False, loc="outside lower center", ncols=4, fontsize=9)
     save(figure, path)
 
 
-def _sweep_panel(axes, rows):
-    drawn = {}  # data set -> (fraction, test ELBO, colour) of every point
-    for dataset, model in dict.fromkeys((r["dataset"], r["model"]) for r in rows):
-        chosen = [r for r in rows if (r["dataset"], r["model"]) == (dataset, model)]
-        published = paper.digitized_sweep().get((model, dataset, rows[0]["likelihood"]), {})
-        axes.plot(published.keys(), published.values(), color="0.85", ls=_line(model), lw=3, zorder=1)
+def _draw_sweep(axes, rows):
+    points = {}  # data set -> (fraction, test ELBO, colour) of every point
+    for (dataset, model, likelihood), runs in grouped(rows, "dataset", "model", "likelihood").items():
+        published = paper.digitized_sweep().get((model, dataset, likelihood), {})
+        axes.plot(published.keys(), published.values(), color="0.85", ls=_line_style(model), lw=3, zorder=1)
         colour, marker = _dataset_style(dataset)
-        fractions, means, deviations = over_seeds(chosen, "test_ll_k5")
-        axes.errorbar(fractions, means, deviations, color=colour, ls=_line(model), marker=marker, ms=4, lw=1.5,
-                      capsize=3, zorder=3)
-        drawn.setdefault(dataset, []).extend((fraction, mean, colour) for fraction, mean in zip(fractions, means))
-        if tested := [r for r in chosen if r["test_ll"] is not None]:
-            fractions, means, _ = over_seeds(tested, "test_ll")
+        points.setdefault(dataset, []).extend(_draw_means(
+            axes, runs, "test_ll_k5", color=colour, ls=_line_style(model), marker=marker, ms=4, lw=1.5, zorder=3))
+        if tested := [row for row in runs if row["test_ll"] is not None]:
+            fractions, means, _ = _over_seeds(tested, "test_ll")
             axes.plot(fractions, means, "x", color=colour, ms=6, mew=1.5, zorder=3)
-    fraction_axis(axes)
-    mark_points_far_below(axes, drawn.values())
+    _fraction_axis(axes)
+    _mark_points_far_below(axes, points.values())
 
 
-def fraction_axis(axes):
+def tightness(rows, path):
+    """log p(image) by the encoder's q (open marks) and by a fitted one (full marks), against the fraction of the
+    training images: a panel for each data set, likelihood and protocol.
+
+    Bars are standard deviations over seeds; what lies far below all else stands as a number at the lower edge.
+
+    Args:
+      rows: of usefulness.csv.
+      path: of the PNG.
+    """
+    benchmarks = sorted(grouped([row for row in rows if row["task"] == beyond.IMAGE],
+                                "dataset", "likelihood", "protocol").items())
+    figure, all_axes = panels(len(benchmarks), 5.2, 3.8)
+    for axes, (benchmark, some) in zip(all_axes, benchmarks):
+        points = []
+        for (model, setting), found in grouped(some, "model", "setting").items():
+            by_encoder = setting == beyond.AMORTISED
+            points += _draw_means(
+                axes, found, "value", color=COLOURS[model], marker="o", ms=5, label=f"{model}, {setting}",
+                ls="--" if by_encoder else "-", fillstyle="none" if by_encoder else "full")
+        _fraction_axis(axes)
+        _mark_points_far_below(axes, [points])
+        axes.set(title="{}, {}, protocol {}".format(*benchmark), xlabel="fraction of the training images",
+                 ylabel="bound of log p(image), nats per image")
+    _legend_below(figure)
+    save(figure, path)
+
+
+def _draw_means(axes, rows, field, color, **style):
+    """A line of means over seeds with bars of their deviations; returns its points, (fraction, mean, colour)."""
+    fractions, means, deviations = _over_seeds(rows, field)
+    axes.errorbar(fractions, means, deviations, color=color, capsize=3, **style)
+    return [(fraction, mean, color) for fraction, mean in zip(fractions, means)]
+
+
+def _over_seeds(rows, field):
+    """(ascending fractions, means over seeds, standard deviations, NaN for a single seed: it gets no bar)."""
+    groups = sorted(grouped(rows, "train_fraction").items())
+    return [fraction for (fraction,), _ in groups], *zip(*(
+        text.mean_and_deviation([row[field] for row in runs]) for _, runs in groups))
+
+
+def _fraction_axis(axes):
     """Makes the fraction axis of drawn lines readable at both ends: logarithmic, in per cent."""
     axes.set_xscale("log")
     axes.set_xticks(TICKS, [text.per_cent(tick) for tick in TICKS])
@@ -167,7 +228,7 @@ def fraction_axis(axes):
     axes.grid(alpha=0.3)
 
 
-def mark_points_far_below(axes, points):
+def _mark_points_far_below(axes, points):
     """Keeps a collapsed model from flattening all else: its values stand as numbers at the lower edge.
 
     Args:
@@ -192,7 +253,7 @@ def mark_points_far_below(axes, points):
                       arrowprops=dict(arrowstyle="->", color=colour))
 
 
-def _line(model):
+def _line_style(model):
     return "--" if "SPVAE" in model else "-"
 
 
@@ -200,23 +261,37 @@ def _dataset_style(dataset):
     return DATASET_STYLES.get(paper.whole_name(dataset), ("black", "D"))
 
 
-def over_seeds(rows, field):
-    """(ascending fractions, means over seeds, standard deviations, NaN for a single seed: it gets no bar)."""
-    values = {}
-    for row in sorted(rows, key=lambda r: r["train_fraction"]):
-        values.setdefault(row["train_fraction"], []).append(row[field])
-    return list(values), *zip(*map(text.mean_and_deviation, values.values()))
-
-
 def _sweep_legend(rows):
     def line(label, **style):
         return matplotlib.lines.Line2D([], [], label=label, **style)
 
-    datasets, models = dict.fromkeys(r["dataset"] for r in rows), dict.fromkeys(r["model"] for r in rows)
-    handles = [line(d, color=_dataset_style(d)[0], marker=_dataset_style(d)[1], ls="") for d in datasets]
-    handles += [line(f"{m}, k = 5", color="black", ls=_line(m)) for m in models]
+    styles = {dataset: _dataset_style(dataset) for dataset, in grouped(rows, "dataset")}
+    handles = [line(dataset, color=colour, marker=marker, ls="") for dataset, (colour, marker) in styles.items()]
+    handles += [line(f"{model}, k = 5", color="black", ls=_line_style(model)) for model, in grouped(rows, "model")]
     handles += [line(f"k = {k}", color="black", marker="x", ls="")
-                for k in sorted({r["num_samples"] for r in rows if r["num_samples"] is not None})]
-    if paper.digitized_sweep().keys() & {(r["model"], r["dataset"], r["likelihood"]) for r in rows}:
+                for k in sorted({row["num_samples"] for row in rows} - {None})]
+    if paper.digitized_sweep().keys() & grouped(rows, "model", "dataset", "likelihood").keys():
         handles.append(line("authors' notebooks, k = 5", color="0.85", lw=3))
     return handles
+
+
+# --- the benchmark ----------------------------------------------------------------------------------------------------
+
+def scaling(timings, path):
+    """How an SPVAE training step grows with k, batch, Δ and experts, a panel each, both axes logarithmic.
+
+    Args:
+      timings: of benchmark.scaling.
+      path: of the PNG.
+    """
+    figure = matplotlib.figure.Figure(figsize=(3.2 * len(timings), 3.2), layout="constrained")
+    for axes, (title, points) in zip(figure.subplots(1, len(timings), squeeze=False)[0], timings.items()):
+        values, seconds = zip(*points)
+        axes.loglog(values, [1e3 * s for s in seconds], "o-", color=COLOURS["SPVAE"])
+        axes.set_xticks(values, [str(v) for v in values])
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        axes.set(xlabel=title, ylabel="ms per training step", ylim=(500 * min(seconds), 2000 * max(seconds)))
+        axes.grid(alpha=0.3)
+    save(figure, path)

@@ -1,4 +1,4 @@
-"""The linear probe against the normal equations, hidden halves against the model's own marginals, rows of the CSV."""
+"""The linear probe against the normal equations, bounds against the model's own queries, rows of the CSV."""
 
 import subprocess
 import sys
@@ -9,9 +9,7 @@ import pytest
 
 from spvae_tf import build_model, files
 from spvae_tf.errors import InputError
-from spvae_tf.reproduction import beyond as usefulness
-from spvae_tf.reproduction import plots as figures
-from spvae_tf.reproduction import report as results_page
+from spvae_tf.reproduction import beyond, report
 from spvae_tf.training import configuration, data
 from spvae_tf.training import run as experiment
 
@@ -28,8 +26,8 @@ def blobs(seed, count, shuffled=False):
 
 
 def test_probe_separates_what_is_separable_and_nothing_else():
-    assert usefulness.linear_probe(blobs(0, 300), blobs(2, 2000)) > 0.9
-    assert usefulness.linear_probe(blobs(0, 300, True), blobs(2, 2000, True)) < 0.45
+    assert beyond.linear_probe(blobs(0, 300), blobs(2, 2000)) > 0.9
+    assert beyond.linear_probe(blobs(0, 300, True), blobs(2, 2000, True)) < 0.45
 
 
 def ridge(x, y, penalty):
@@ -46,46 +44,49 @@ def test_probe_is_ridge_regression_chosen_by_leaving_images_out(features, monkey
     (x, y), (z, wanted) = blobs(3, 25), blobs(4, 500)
     rng = np.random.default_rng(0)
     x, z = (np.hstack([p, rng.standard_normal([len(p), features - 2])]) for p in (x, z))
-    penalties = usefulness.PENALTIES * np.mean(np.linalg.svd(x - x.mean(axis=0), compute_uv=False)**2)
+    penalties = beyond.PENALTIES * np.mean(np.linalg.svd(x - x.mean(axis=0), compute_uv=False)**2)
     others = [np.arange(len(x)) != n for n in range(len(x))]
     errors = [np.mean([(ridge(x[o], y[o], p)(x[~o]) - np.equal.outer(y[~o], [3, 5, 9]))**2 for o in others])
               for p in penalties]
     best = int(np.argmin(errors))
     assert 0 < best < len(errors) - 1 and np.ptp(errors) > 0.01  # and not the first or the last by chance
     expected = np.mean(np.array([3, 5, 9])[ridge(x, y, penalties[best])(z).argmax(axis=1)] == wanted)
-    assert usefulness.linear_probe((x, y), (z, wanted)) == expected
-    monkeypatch.setattr(usefulness, "PENALTIES", usefulness.PENALTIES[-1:])
-    assert usefulness.linear_probe((x, y), (z, wanted)) != expected
+    assert beyond.linear_probe((x, y), (z, wanted)) == expected
+    monkeypatch.setattr(beyond, "PENALTIES", beyond.PENALTIES[-1:])
+    assert beyond.linear_probe((x, y), (z, wanted)) != expected
 
 
 def test_probes_learn_from_disjoint_parts():
     train, test = blobs(5, 130), blobs(6, 400)
-    expected = [usefulness.linear_probe([a[start:start + 30] for a in train], test) for start in (0, 30, 60, 90)]
-    np.testing.assert_array_equal(usefulness.probe(train, test, 30), expected)
-    assert len(usefulness.probe(train, test, 10)) == usefulness.PROBES and len(usefulness.probe(train, test, 131)) == 0
+    expected = [beyond.linear_probe([a[start:start + 30] for a in train], test) for start in (0, 30, 60, 90)]
+    np.testing.assert_array_equal(beyond.probe(train, test, 30), expected)
+    assert len(beyond.probe(train, test, 10)) == beyond.PROBES and len(beyond.probe(train, test, 131)) == 0
 
 
-def test_hidden_halves_are_differences_of_two_marginals():
+def test_bounds_are_the_models_own_queries():
     model = build_model("SPVAE", (4, 4), "continuous", hidden_units=4, latent_dim=2, delta=2)
     x = np.random.default_rng(8).random([5, 16]).astype(np.float32)
-    whole, values = usefulness.hidden_halves(model, x, num_samples=50, refinements=2, seed=9)
-    np.testing.assert_allclose(whole, model.log_prob(x, 50, seed=9, refinements=2), atol=1e-5)
-    assert list(values) == ["left", "right", "top", "bottom"]
+    values = beyond.bounds(model, x, num_samples=50, refinements=2)
+    assert list(values) == [(beyond.IMAGE, beyond.AMORTISED), (beyond.IMAGE, beyond.FITTED),
+                            *((beyond.HALF, half) for half in ("left", "right", "top", "bottom"))]
+    for setting, steps in ((beyond.AMORTISED, 0), (beyond.FITTED, 2)):
+        expected = model.log_prob(x, 50, seed=0, refinements=steps)
+        np.testing.assert_allclose(values[beyond.IMAGE, setting], expected, atol=1e-5)
     visible = np.tile([True, True, False, False], [5, 4])  # the right half is hidden
-    expected = model.conditional_log_prob(x, ~visible, visible, 50, seed=9, refinements=2)
-    np.testing.assert_allclose(values["right"], expected, atol=1e-5)
+    expected = model.conditional_log_prob(x, ~visible, visible, 50, seed=0, refinements=2)
+    np.testing.assert_allclose(values[beyond.HALF, "right"], expected, atol=1e-5)
 
 
 def test_rows_are_replaced_not_doubled(tmp_path):
     path = tmp_path / "usefulness.csv"
-    row = dict.fromkeys(usefulness.FIELDS, "a") | dict(seed=0, setting=100, value=0.5)
-    usefulness.write(path, [row, row | dict(setting="left")])
-    usefulness.write(path, [row | dict(value=0.75), row | dict(seed=1)])
+    row = dict.fromkeys(beyond.FIELDS, "a") | dict(seed=0, setting=100, value=0.5)
+    beyond.write(path, [row, row | dict(setting="left")])
+    beyond.write(path, [row | dict(value=0.75), row | dict(seed=1)])
     found = files.read_table(path)
     assert [(r["seed"], r["setting"], r["value"]) for r in found] == [(0, 100, 0.75), (0, "left", 0.5), (1, 100, 0.5)]
-    usefulness.write(path, [row | change for change in (dict(train_fraction=0.1), dict(hidden_units=8),
+    beyond.write(path, [row | change for change in (dict(train_fraction=0.1), dict(hidden_units=8),
                                                         dict(changes="patience=60"))])
-    assert len(usefulness.read(path)) == 6  # another part of the images, other sizes and settings are other runs
+    assert len(beyond.read(path)) == 6  # another part of the images, other sizes and settings are other runs
 
 
 def test_csv_with_other_columns_is_refused(tmp_path):
@@ -93,54 +94,8 @@ def test_csv_with_other_columns_is_refused(tmp_path):
     files.write_table(path, [dict(model="SPVAE", value=1)], ("model", "value"))
     before = path.read_bytes()
     with pytest.raises(InputError, match="has the columns model, value; they must be model, dataset, "):
-        usefulness.write(path, [dict.fromkeys(usefulness.FIELDS, "a")])
+        beyond.write(path, [dict.fromkeys(beyond.FIELDS, "a")])
     assert path.read_bytes() == before
-
-
-def test_page_shows_runs_of_table_2_alone(tmp_path):
-    """Runs of other sizes, or in which something else was set, are measured but do not stand for a cell."""
-    row = dict.fromkeys(usefulness.FIELDS, "a") | dict(
-        model="SPVAE", dataset="mnist", likelihood="discrete", hidden_units=30, latent_dim=25,
-        changes=usefulness.NOTHING, seed=0)
-    others = [dict(seed=1, changes="patience=60"), dict(seed=2, latent_dim=2), dict(seed=3, dataset="mine")]
-    usefulness.write(tmp_path / "usefulness.csv", [row, *(row | other for other in others)])
-    assert [found["seed"] for found in results_page._useful_rows(tmp_path)] == [0]
-
-
-def bounds():
-    """Rows of the CSV: two seeds of the SPVAE's bound by its encoder, and a part of the images for the VAE alone."""
-    row = dict(task=usefulness.IMAGE, dataset="mnist", likelihood="discrete", protocol="paper")
-    values = {("SPVAE", 1.0, usefulness.AMORTISED): (-10, -12), ("SPVAE", 1.0, usefulness.FITTED): (-8,),
-              ("VAE", 1.0, usefulness.AMORTISED): (-20,), ("VAE", 1.0, usefulness.FITTED): (-7.5,),
-              ("VAE", 0.005, usefulness.FITTED): (-30,)}
-    rows = [row | dict(model=model, train_fraction=fraction, setting=setting, value=value)
-            for (model, fraction, setting), found in values.items() for value in found]
-    return rows + [rows[0] | dict(task=usefulness.HALF, value=-1000)]  # which is no bound of the image
-
-
-def test_bounds_side_by_side():
-    head, whole, part = usefulness.bounds_lines(bounds())
-    assert len(head) == len(whole) == len(part) == 8
-    assert whole == ["mnist, discrete, paper", "100 %", "-11.0 ± 1.4 (2)", "-8.0 (1)", "-20.0 (1)", "-7.5 (1)",
-                     "+9.0", "-0.5"]
-    assert part == ["mnist, discrete, paper", "0.5 %", "—", "—", "—", "-30.0 (1)", "—", "—"]
-
-
-def test_bounds_are_drawn_a_line_for_each_model_and_q_a_panel_for_each_protocol(monkeypatch):
-    saved = []
-    monkeypatch.setattr(figures, "save", lambda figure, path: saved.append(figure))
-    usefulness.plot_bounds(bounds() + [row | dict(protocol="released", value=5.0) for row in bounds()], "unused")
-    axes = {a.get_title(): a for a in saved[0].axes}
-    assert list(axes) == ["mnist, discrete, protocol paper", "mnist, discrete, protocol released"]
-    drawn = {bars.get_label(): bars.lines[0] for bars in axes["mnist, discrete, protocol paper"].containers}
-    points = {label: (list(line.get_xdata()), list(line.get_ydata())) for label, line in drawn.items()}
-    assert points == {f"SPVAE, {usefulness.AMORTISED}": ([1], [-11]), f"SPVAE, {usefulness.FITTED}": ([1], [-8]),
-                      f"VAE, {usefulness.AMORTISED}": ([1], [-20]),
-                      f"VAE, {usefulness.FITTED}": ([0.005, 1], [-30, -7.5])}
-    for label, line in drawn.items():
-        style = ("-", "full") if usefulness.FITTED in label else ("--", "none")
-        assert (line.get_linestyle(), line.get_fillstyle()) == style
-        assert line.get_color() == figures.COLOURS[label.split(",")[0]]
 
 
 @pytest.fixture(scope="module")
@@ -160,35 +115,31 @@ def workdir(tmp_path_factory):
 
 
 def test_figures_of_a_run(workdir):
-    rows = usefulness.measure(workdir / "mine", num_samples=20, num_images=10, refinements=6, labels=(10, 25, 100))
+    rows = beyond.measure(workdir / "mine", num_samples=20, num_images=10, refinements=6, labels=(10, 25, 100))
     model, test = experiment.load(workdir / "mine"), experiment.load_data(experiment.load_config(workdir / "mine")).test
     assert [(row["task"], row["setting"], row["repeats"]) for row in rows] == [
-        (usefulness.IMAGE, usefulness.AMORTISED, 1), (usefulness.IMAGE, usefulness.FITTED, 1),
-        *((usefulness.HALF, half, 1) for half in ("left", "right", "top", "bottom")),
-        *((usefulness.PROBE + kind, n, r) for kind in ("embedding", "pixels") for n, r in ((10, 4), (25, 1)))]
+        (beyond.IMAGE, beyond.AMORTISED, 1), (beyond.IMAGE, beyond.FITTED, 1),
+        *((beyond.HALF, half, 1) for half in ("left", "right", "top", "bottom")),
+        *((beyond.PROBE + kind, n, r) for kind in ("embedding", "pixels") for n, r in ((10, 4), (25, 1)))]
     for k, steps, field in ((20, 6, "value"), (10, 3, "value_at_half")):
-        whole, halves = usefulness.hidden_halves(model, test[:10], k, steps)
-        assert rows[0][field] == pytest.approx(model.log_prob(test[:10], k, seed=0).numpy().mean(), abs=1e-3)
-        assert rows[1][field] == pytest.approx(whole.mean(), abs=1e-3)
-        for row in rows[2:6]:
-            values = halves[row["setting"]]
+        for row, values in zip(rows, beyond.bounds(model, test[:10], k, steps).values()):
             assert row[field] == pytest.approx(values.mean(), abs=1e-3)
             if field == "value":
                 assert row["stderr"] == pytest.approx(values.std(ddof=1) / np.sqrt(10), abs=1e-3)
     assert all(row["seed"] == 4 and 0 <= row["value"] <= 1 for row in rows[6:])
     assert {row["changes"] for row in rows} == {"batch_size=4, delta=2, validate_every=1, max_batches=1"}
-    lines = usefulness.table_lines(rows + [row | dict(seed=5, value=row["value"] + 0.5) for row in rows])
+    lines = report.usefulness(rows + [row | dict(seed=5, value=row["value"] + 0.5) for row in rows])
     assert lines[0] == ["data, protocol", "task", "setting", "SPVAE"] and len(lines) == 1 + len(rows)
-    assert lines[1][1:3] == [usefulness.IMAGE, usefulness.AMORTISED]
+    assert lines[1][1:3] == [beyond.IMAGE, beyond.AMORTISED]
     assert lines[1][3] == f"{rows[0]['value'] + 0.25:.1f} ± 0.4 (2)"
     assert lines[-1][2:] == ["25 labels", f"{100 * rows[-1]['value'] + 25:.1f} % ± 35.4 (2)"]
 
 
 def test_images_without_labels_are_refused_where_labels_are_needed(workdir):
     with pytest.raises(InputError, match="unlabelled has no labels"):
-        usefulness.measure(workdir / "unlabelled")
-    rows = usefulness.measure(workdir / "unlabelled", num_samples=4, num_images=10, refinements=2, halves=(), labels=())
-    assert [row["setting"] for row in rows] == [usefulness.AMORTISED, usefulness.FITTED]
+        beyond.measure(workdir / "unlabelled")
+    rows = beyond.measure(workdir / "unlabelled", num_samples=4, num_images=10, refinements=2, halves=(), labels=())
+    assert [row["setting"] for row in rows] == [beyond.AMORTISED, beyond.FITTED]
 
 
 def test_command_line(workdir, tmp_path):
@@ -199,10 +150,10 @@ def test_command_line(workdir, tmp_path):
 
     done = run("--bounds_only", f"--workdirs={workdir / 'mine'},{workdir / 'unlabelled'}")
     assert done.returncode == 0, done.stderr
-    found = usefulness.read(tmp_path / "useful.csv")
+    found = beyond.read(tmp_path / "useful.csv")
     assert [(row["dataset"], row["setting"]) for row in found] == [
-        (name, setting) for name in ("mine", "unlabelled") for setting in (usefulness.AMORTISED, usefulness.FITTED)]
+        (name, setting) for name in ("mine", "unlabelled") for setting in (beyond.AMORTISED, beyond.FITTED)]
     assert str(found[0]["value"]) in done.stdout and "100 % of the images, seed 4: log p(image)" in done.stdout
     refused = run(f"--workdirs={tmp_path}")
     assert refused.returncode == 2 and refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
-    assert usefulness.read(tmp_path / "useful.csv") == found
+    assert beyond.read(tmp_path / "useful.csv") == found
