@@ -10,7 +10,7 @@ import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
 from spvae_tf.errors import InputError
-from spvae_tf.training import run as experiment
+from spvae_tf.training.run import Run, evaluate
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.", required=True)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5000, "k of the bound.", lower_bound=1)
@@ -21,15 +21,13 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0)
 
 
 def main():
-    model, config = experiment.load(_WORKDIR.value), experiment.load_config(_WORKDIR.value)
-    if _DATA_DIR.value:
-        config.data_dir = _DATA_DIR.value
-    test = experiment.load_data(config).test
+    run = Run.open(_WORKDIR.value, _DATA_DIR.value)
+    model, test = run.model, run.dataset.test
     if _NUM_IMAGES.value and _NUM_IMAGES.value > len(test):
         raise InputError(f"--num_images is {_NUM_IMAGES.value}; the test set has {len(test)}")
-    result = experiment.evaluate(model, test[:_NUM_IMAGES.value], _NUM_SAMPLES.value, _SEED.value,
-                                 _REFINEMENTS.value)
+    result = evaluate(model, test[:_NUM_IMAGES.value], _NUM_SAMPLES.value, _SEED.value, _REFINEMENTS.value)
     fitted = f", q fitted in {_REFINEMENTS.value} steps" if _REFINEMENTS.value else ""
+    config = run.config
     print(f"{config.model} on {config.dataset}, {config.likelihood}: test ELBO (k = {result.num_samples}{fitted}) "
           f"{result.mean:.2f} ± {result.stderr:.2f} nats per image "
           f"(standard error over {result.num_images} of {len(test)} test images)")

@@ -14,7 +14,7 @@ from absl import flags
 
 from spvae_tf import infer as answers
 from spvae_tf.errors import InputError
-from spvae_tf.training import run as experiment
+from spvae_tf.training.run import Run
 
 COMMANDS = ("sample", "inpaint", "score", "embed", "posterior")
 
@@ -35,11 +35,12 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the samples, and of the noise added 
 def main(command):
     if not _OUT.value:
         raise InputError("--out is empty; it must name a folder")
-    model, config = experiment.load(_WORKDIR.value), experiment.load_config(_WORKDIR.value)
+    run = Run.open(_WORKDIR.value, _DATA_DIR.value)
+    model = run.model
     if command == "sample":
         files = answers.sample(model, _OUT.value, _NUM_IMAGES.value or 64, _PIXELS.value == "mean", _SEED.value)
     else:
-        x, names, observed = images(config, _MASK.value if command == "inpaint" else None)
+        x, names, observed = images(run, _MASK.value if command == "inpaint" else None)
         options = dict(num_samples=_NUM_SAMPLES.value, seed=_SEED.value)
         if command == "inpaint":
             options |= dict(observed=observed, num_draws=_NUM_DRAWS.value)
@@ -47,17 +48,16 @@ def main(command):
     print("\n".join(map(str, files)))
 
 
-def images(config, mask):
+def images(run, mask):
     """The images asked about, their names, and which pixels are observed."""
     if not _IMAGES.value:
-        if _DATA_DIR.value:
-            config.data_dir = _DATA_DIR.value
-        test = experiment.load_data(config).test
+        test = run.dataset.test
         check_number(len(test), "the test set has")
         test = test[:_NUM_IMAGES.value or 64]
-        observed = None if mask is None else answers.read_mask(mask, len(test), config.image_shape)
+        observed = None if mask is None else answers.read_mask(mask, len(test), run.model.image_shape)
         return test, [str(number) for number in range(len(test))], observed
-    found = answers.read_images(_IMAGES.value, config.image_shape, config.likelihood, config.dataset,
+    config = run.config
+    found = answers.read_images(_IMAGES.value, run.model.image_shape, config.likelihood, config.dataset,
                                 config.round_pixels, _SEED.value, mask)
     check_number(len(found[0]), f"{_IMAGES.value} holds")
     return [part[:_NUM_IMAGES.value] for part in found]

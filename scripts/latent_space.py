@@ -19,7 +19,7 @@ from absl import flags
 
 from spvae_tf.reproduction import figure3, table1
 from spvae_tf.training import configuration
-from spvae_tf.training import run as experiment
+from spvae_tf.training.run import Run
 
 _PRESET = flags.DEFINE_enum("preset", "tuned", ["mini", "tuned"], "mini: the embedded sample and few batches.")
 _PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(configuration.PROTOCOLS),
@@ -37,22 +37,18 @@ def main():
     preset = table1.PRESETS[_PRESET.value]
     results_dir = Path(_RESULTS_DIR.value or preset.results_dir)
     if _WORKDIR.value:
-        config = experiment.load_config(_WORKDIR.value)
-        config.data_dir = _DATA_DIR.value or config.data_dir
+        run = Run.open(_WORKDIR.value, _DATA_DIR.value)
     else:
         config, = table1.make_configs(
             _PRESET.value, _PROTOCOL.value, ["SPVAE"], [_DATASET.value or preset.datasets[0]], ["continuous"],
             [_SEED.value], latent_dim=2, data_dir=_DATA_DIR.value, max_batches=_MAX_BATCHES.value)
-    dataset = experiment.load_data(config)
-    figure3.check_labels(dataset)
-    if _WORKDIR.value:
-        model = experiment.load(_WORKDIR.value)
-    else:
-        workdir = results_dir / config.protocol / "runs" / configuration.run_name(config)
-        model, _, _ = experiment.train(config, workdir, dataset)
-    name = f"latent_space_{configuration.picture_name(config)}"
-    table, picture = results_dir / config.protocol / f"{name}.csv", results_dir / "figures" / f"{name}.png"
-    figure3.draw(model, dataset, _STEPS.value, table, picture)
+        run = Run.in_results(config, results_dir)
+    figure3.check_labels(run.dataset)
+    if not _WORKDIR.value:
+        run.train()
+    name = f"latent_space_{configuration.picture_name(run.config)}"
+    table, picture = results_dir / run.config.protocol / f"{name}.csv", results_dir / "figures" / f"{name}.png"
+    figure3.draw(run.model, run.dataset, _STEPS.value, table, picture)
     print(f"{table}\n{picture}")
 
 

@@ -18,7 +18,7 @@ from absl import flags
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import pictures, plots
 from spvae_tf.training import configuration
-from spvae_tf.training import run as experiment
+from spvae_tf.training.run import Run
 
 OF_A_RUN = {"samples": pictures.samples, "reconstructions": pictures.reconstructions,
             "sum_weights": pictures.sum_weights}
@@ -39,9 +39,8 @@ def main():
     if of_a_run:
         if not _WORKDIR.value:
             raise InputError(f"--pictures={of_a_run[0]} is of a trained run; --workdir must name its folder")
-        config, model = experiment.load_config(_WORKDIR.value), experiment.load(_WORKDIR.value)
-        config.data_dir = _DATA_DIR.value or config.data_dir
-        images, run = experiment.load_data(config).test, configuration.picture_name(config)
+        run = Run.open(_WORKDIR.value, _DATA_DIR.value)
+        model, images = run.model, run.dataset.test
     folder = Path(_OUT_DIR.value)
     for name in _PICTURES.value:
         if name == "region_graph":
@@ -50,7 +49,7 @@ def main():
             path = folder / f"{name}_{Path(_RESULTS_DIR.value).resolve().name}.png"  # the protocol's folder
             plots.learning_curves(_RESULTS_DIR.value, path)
         else:
-            OF_A_RUN[name](model, images, path := folder / f"{name}_{run}.png")
+            OF_A_RUN[name](model, images, path := folder / f"{name}_{configuration.picture_name(run.config)}.png")
         print(path)
 
 

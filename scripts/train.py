@@ -12,9 +12,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from spvae_tf.errors import InputError
-from spvae_tf.training import configuration
-from spvae_tf.training import provenance as environment
-from spvae_tf.training import run as experiment
+from spvae_tf.training import provenance
+from spvae_tf.training.run import Run, tensorboard_writer
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/table1.py:DATASET/LIKELIHOOD/MODEL.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; an unfinished run in it is continued.")
@@ -25,10 +24,10 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main():
     if not _WORKDIR.value:
         raise InputError("--workdir is empty; it must name a folder")
-    config = configuration.resolve(_CONFIG.value)
-    print(f"on {environment.device()}:", flush=True)
-    on_validation = experiment.tensorboard_writer(_WORKDIR.value) if _TENSORBOARD.value else None
-    _, trainer, dataset = experiment.train(config, _WORKDIR.value, on_validation=on_validation)
+    run = Run(_CONFIG.value, _WORKDIR.value)
+    print(f"on {provenance.device()}:", flush=True)
+    trainer = run.train(tensorboard_writer(run.workdir) if _TENSORBOARD.value else None)
+    config, dataset = run.config, run.dataset
     print(f"{config.model} on {dataset.name}, {config.likelihood}, protocol {config.protocol}, seed {config.seed}, "
           f"{len(dataset.train)} training images")
     print(f"best validation ELBO (k = {config.train_samples}, {len(dataset.validation)} images) "

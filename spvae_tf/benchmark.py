@@ -258,9 +258,7 @@ def floor_of(pieces):
 
 def _config(name, likelihood, **changes):
     config = configuration.make_config(name, "mnist_sample", likelihood)
-    config.protocol = "released"
-    config.update(changes)
-    return configuration.resolve(config)
+    return configuration.resolve(config, protocol="released", **changes)
 
 
 def make_trainer(config, dataset):
@@ -341,8 +339,7 @@ def run(models=tuple(MODELS), likelihoods=("continuous", "discrete"), repeats=5,
     if unknown:
         raise InputError(f"kind is {unknown[0]!r}; it must be one of {', '.join(KINDS)}")
     kinds = {"step", *kinds}
-    report = dict(device=environment.device(), versions=environment.versions(), commit=environment.commit(),
-                  batches_per_call=batches_per_call(), repeats=repeats, cells=[])
+    report = dict(environment.here(), batches_per_call=batches_per_call(), repeats=repeats, cells=[])
     with tqdm(total=_stages(models, likelihoods, kinds), unit="stage", disable=None, leave=False) as bar:
         for likelihood in likelihoods:
             report["cells"] += _measure(models, likelihood, repeats, kinds, bar)

@@ -1,6 +1,6 @@
 """A model for serving: a TensorFlow SavedModel that answers queries without this package and without Keras.
 
-For use in Python, `experiment.load` gives back the model of a run, and Keras' own `model.save("model.keras")` and
+For use in Python, `spvae_tf.load` gives back the model of a run, and Keras' own `model.save("model.keras")` and
 `keras.models.load_model` any model: both are the whole SPVAE. A SavedModel is three of its queries, compiled.
 """
 

@@ -11,7 +11,7 @@ from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.queries.masks import HIDDEN_HALVES, hide_half
 from spvae_tf.training import configuration, provenance
-from spvae_tf.training import run as experiment
+from spvae_tf.training.run import Run
 
 LABELS = (100, 1000, 10_000)  # labelled images a probe learns from
 PROBES, POOL = 5, 20_000  # probes for each of them at most, on disjoint parts of the first so many training images
@@ -45,9 +45,8 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinement
     Raises:
       InputError: when the folder holds no run, or probes are asked for and the images have no labels.
     """
-    config, model = experiment.load_config(workdir), experiment.load(workdir)
-    config.data_dir = data_dir or config.data_dir
-    dataset = experiment.load_data(config)
+    run = Run.open(workdir, data_dir)
+    config, model, dataset = run.config, run.model, run.dataset
     if labels and (dataset.train_labels is None or dataset.test_labels is None):
         raise InputError(f"data set {dataset.name} has no labels of its training and test images")
     images = dataset.test[:num_images]
@@ -77,7 +76,7 @@ def _identity(config, dataset):
         changed.append(f"max_batches={config.max_batches}")
     return {field: config[field] for field in FIELDS if field in config} | dict(
         dataset=dataset.name, changes=", ".join(changed) or NOTHING,
-        device=provenance.device(), versions=provenance.versions(), commit=provenance.commit())
+        **provenance.here())
 
 
 def bounds(model, images, num_samples, refinements, halves=HIDDEN_HALVES):

@@ -28,7 +28,7 @@ from spvae_tf.ops.runtime import configure
 from spvae_tf.training import checkpoint, configuration, data
 from spvae_tf.training import records as results
 from spvae_tf.training import run as experiment
-from spvae_tf.training.trainer import Compiled, NonFiniteError, Trainer
+from spvae_tf.training.trainer import Compiled, CompiledCache, NonFiniteError, Trainer
 
 
 class Sizes(NamedTuple):
@@ -69,11 +69,8 @@ def points(config, grid="paper"):
     """
     if grid not in GRIDS:
         raise InputError(f"grid is {grid!r}; it must be one of {', '.join(GRIDS)}")
-    copies = []
-    for sizes in itertools.product(*GRIDS[grid][config.model]):
-        copies.append(config.copy_and_resolve_references())
-        copies[-1].hidden_units, copies[-1].latent_dim = sizes
-    return copies
+    return [configuration.resolve(config, hidden_units=hidden_units, latent_dim=latent_dim)
+            for hidden_units, latent_dim in itertools.product(*GRIDS[grid][config.model])]
 
 
 def select(records):
@@ -104,12 +101,12 @@ class CrossValidation:
 
     def is_over(self, records):
         """Whether every point is among the records, a dict from names of runs."""
-        return all(configuration.run_name(config) in records for config in self.points)
+        return all(config.name in records for config in self.points)
 
     def winner(self, records):
         """The configuration that `select` chooses, or None; for one that is over."""
-        chosen = select([records[name := configuration.run_name(c)] | {"name": name} for c in self.points])
-        return next((c for c in self.points if chosen and configuration.run_name(c) == chosen["name"]), None)
+        chosen = select([records[name := c.name] | {"name": name} for c in self.points])
+        return next((c for c in self.points if chosen and c.name == chosen["name"]), None)
 
 
 def cross_validations(configs):
@@ -124,7 +121,7 @@ def cross_validations(configs):
     groups = {}
     for config in configs:
         if config.preset == "grid":
-            free = ("hidden_units", "latent_dim", *configuration.FREE)
+            free = ("hidden_units", "latent_dim", *configuration.MAY_CHANGE)
             common = tuple((key, value) for key, value in sorted(config.items()) if key not in free)
             groups.setdefault(common, []).append(config)
     return [CrossValidation(points) for points in groups.values()]
@@ -165,7 +162,7 @@ def outcomes(tasks, results_dir, workers, on_start):
     if workers > 1 and tasks:
         yield from _outcomes_of_workers(tasks, results_dir, min(workers, len(tasks)), on_start)
         return
-    loaded, compiled = {}, {}
+    loaded, compiled = {}, CompiledCache()
     while tasks:
         task = tasks.popleft()
         on_start(task)
@@ -181,7 +178,7 @@ def _attempt(task, results_dir, loaded, compiled, on_validation=None):
             loaded.clear()
             loaded[key] = experiment.load_data(config)
         try:
-            return experiment.run(config, results_dir, loaded[key], task.test, on_validation, compiled)
+            return experiment.complete(config, results_dir, loaded[key], task.test, on_validation, compiled)
         except NonFiniteError:
             if task.test:
                 raise
@@ -281,7 +278,7 @@ def _work(connection, results_dir, log):
     with open(log, "a", encoding="utf-8") as file:  # bars of several workers would overwrite each other
         os.dup2(file.fileno(), 2)
         sys.stderr = file
-        loaded, compiled = {}, {}
+        loaded, compiled = {}, CompiledCache()
         while (message := connection.recv()) is not None:
             config, test = message
             outcome = _attempt(Task(ml_collections.ConfigDict(config), test), results_dir, loaded, compiled,
@@ -340,8 +337,8 @@ def estimate(configs, results_dir):
     for key, group in groups.items():
         hidden, latent = ({c[name] for c in group} for name in ("hidden_units", "latent_dim"))
         for sizes in itertools.product({min(hidden), max(hidden)}, {min(latent), max(latent)}):
-            corners.setdefault(key, {})[sizes] = group[0].copy_and_resolve_references()
-            corners[key][sizes].hidden_units, corners[key][sizes].latent_dim = sizes
+            corners.setdefault(key, {})[sizes] = configuration.resolve(
+                group[0], hidden_units=sizes[0], latent_dim=sizes[1])
     count = sum(map(len, corners.values()))
     with tqdm(total=count, unit="size", desc="measuring", disable=None, leave=False) as bar:
         for key, measured in corners.items():
@@ -406,7 +403,7 @@ def _images_of(config):
 
 
 def _begun(config, results_dir):
-    folder = Path(results_dir) / config.protocol / "runs" / configuration.run_name(config)
+    folder = Path(results_dir) / config.protocol / "runs" / config.name
     if not (folder / checkpoint.CHECKPOINT).exists():  # it would begin anew
         return 0
     log = folder / "log.csv"
@@ -417,7 +414,7 @@ def _begun(config, results_dir):
 def _expected_batches(config, records):
     if config.max_batches:
         return config.max_batches, "limit"
-    found = [(record["batches"], configuration.resolve(configuration.recorded_config(record))) for record in records]
+    found = [(record["batches"], configuration.recorded_config(record)) for record in records]
     known = [batches for batches, other in found if not other.max_batches and _kind(other) == _kind(config)]
     return (sum(known) / len(known), "records") if known else (ASSUMED_BATCHES, "assumed")
 

@@ -118,7 +118,7 @@ def _perform(tasks, results_dir, workers):
     failures, started, todo = {}, {}, collections.deque()
     for task in tasks:
         if _is_there(task, results_dir):
-            print(f"{configuration.run_name(task.config)}: already there")
+            print(f"{task.config.name}: already there")
         else:
             todo.append(task)
 
@@ -126,12 +126,12 @@ def _perform(tasks, results_dir, workers):
         print(f"on {environment.device()}:", flush=True)
 
     def announce(task):
-        name = configuration.run_name(task.config)
+        name = task.config.name
         started[name] = time.monotonic()
         tqdm.write(f"{name}: to be run")
 
     for task, outcome in grid.outcomes(todo, results_dir, workers, announce) if todo else ():
-        name, folder = configuration.run_name(task.config), Path(results_dir) / task.config.protocol
+        name, folder = task.config.name, Path(results_dir) / task.config.protocol
         if isinstance(outcome, grid.Failure):
             failures[name] = outcome.reason
             continue
@@ -157,7 +157,7 @@ def winners(configs, results_dir):
     Returns:
       list of configurations.
     """
-    records = {configuration.run_name(c): record for c in configs if (record := experiment.finished(c, results_dir))}
+    records = {c.name: record for c in configs if (record := experiment.finished(c, results_dir))}
     return [winner for validation in grid.cross_validations(configs)
             if validation.is_over(records) and (winner := validation.winner(records))]
 
@@ -185,7 +185,7 @@ def _sweep_rows(folder):
     """The records of all fractions, 1 included, of a grid the winners'."""
     rows, points, records = [], [], {}
     for record in results.read_records(folder):
-        config = configuration.resolve(configuration.recorded_config(record))
+        config = configuration.recorded_config(record)
         if set(configuration.changes(config)) <= {"train_fraction"}:  # no other experiment's
             record["train_fraction"] = config.train_fraction
             # below 1 Table 1's number does not apply
@@ -198,7 +198,7 @@ def _sweep_rows(folder):
     for validation in grid.cross_validations(points):
         whole = grid.CrossValidation(grid.points(validation.points[0]))
         if whole.is_over(records) and (winner := whole.winner(records)):
-            rows.append(records[configuration.run_name(winner)])
+            rows.append(records[winner.name])
     return rows
 
 

@@ -129,7 +129,7 @@ def reproduce(configs, results_dir, workers=1):
     records = _already_there(configs, results_dir, failures)
     validations, started = grid.cross_validations(configs), {}
     tasks = collections.deque(grid.Task(c, c.preset != "grid") for c in configs
-                              if configuration.run_name(c) not in records | failures)
+                              if c.name not in records | failures)
     for validation in filter(lambda v: v.is_over(records), validations):
         tasks.extendleft(_test_of_winner(validation, records, failures))
 
@@ -137,12 +137,12 @@ def reproduce(configs, results_dir, workers=1):
         _say(f"on {environment.device()}:")
 
     def announce(task):
-        name = configuration.run_name(task.config)
+        name = task.config.name
         started[name] = time.monotonic()
         _say(f"{name}: " + ("to be tested" if name in records else "to be run"))
 
     for task, outcome in grid.outcomes(tasks, results_dir, workers, announce):
-        name = configuration.run_name(task.config)
+        name = task.config.name
         if isinstance(outcome, grid.Failure):
             failures[name] = outcome.reason
             continue
@@ -153,7 +153,7 @@ def reproduce(configs, results_dir, workers=1):
             if not task.test and task.config in validation.points and validation.is_over(records):
                 tasks.extendleft(_test_of_winner(validation, records, failures))
     winners = [v.winner(records) for v in validations if v.is_over(records)]
-    tested = [records[name] for c in configs if (name := configuration.run_name(c)) in records
+    tested = [records[name] for c in configs if (name := c.name) in records
               and (c.preset != "grid" or c in winners) and records[name]["test_ll"] is not None]
     if tested:
         print("\n" + as_text(tested))
@@ -175,7 +175,7 @@ def _with_data(configs, results_dir):
     unseen = {}
     for c in configs:
         if (c.dataset in data.OFFICIAL_SIZES and c.data_dir is None
-                and results.read_record(folder, configuration.run_name(c)) is None):
+                and results.read_record(folder, c.name) is None):
             unseen.setdefault(c.dataset, []).append(c)
     for dataset, affected in unseen.items():
         sample = f"{dataset}_sample"
@@ -185,11 +185,10 @@ def _with_data(configs, results_dir):
             if sample in data.DATASETS and affected[0].max_batches:
                 print(f"{error}\n{dataset} is not at hand: these bounded runs take the embedded {sample} instead, and "
                       "are recorded as what they are", file=sys.stderr)
-                for c in affected:
-                    c.dataset = sample
+                configs = [configuration.resolve(c, dataset=sample) if c in affected else c for c in configs]
             else:
                 hint = f", --datasets={sample} takes the embedded sample" if sample in data.DATASETS else ""
-                failures |= {configuration.run_name(c): f"{error}; --data_dir names a folder that holds it{hint}"
+                failures |= {c.name: f"{error}; --data_dir names a folder that holds it{hint}"
                              for c in affected}
     return configs, failures
 
@@ -198,7 +197,7 @@ def _already_there(configs, results_dir, failures):
     """The records that need no more work, by the names of their runs; points of a grid may be untested."""
     records = {}
     for config in configs:
-        name = configuration.run_name(config)
+        name = config.name
         try:
             record = experiment.finished(config, results_dir)
         except InputError as error:
@@ -217,7 +216,7 @@ def _test_of_winner(validation, records, failures):
     if winner is None:
         failures[str(validation)] = "no point of the grid has a finite validation ELBO"
         return []
-    record = records[configuration.run_name(winner)]
+    record = records[winner.name]
     _say(f"{validation}: H = {winner.hidden_units}, n_z = {winner.latent_dim} wins with a validation ELBO of "
          f"{record['val_ll_k5']:.1f}")
     return [grid.Task(winner, True)] if record["test_ll"] is None else []
@@ -249,27 +248,27 @@ def dry_run(configs, results_dir):
     there = _already_there(configs, results_dir, failures := {})
     for error in failures.values():
         raise error
-    missing = [c for c in configs if configuration.run_name(c) not in there]
+    missing = [c for c in configs if c.name not in there]
     untested = [v for v in grid.cross_validations(configs) if not v.is_over(there)
-                or (w := v.winner(there)) and there[configuration.run_name(w)]["test_ll"] is None]
+                or (w := v.winner(there)) and there[w.name]["test_ll"] is None]
     wanted = missing + [c for v in untested for c in v.points if c not in missing]
     estimates, measured = grid.estimate(wanted, results_dir) if wanted else ([], 0)
-    estimates = {configuration.run_name(c): estimate for c, estimate in zip(wanted, estimates)}
+    estimates = {c.name: estimate for c, estimate in zip(wanted, estimates)}
     total = 0
     for config in missing:
-        estimate = estimates[name := configuration.run_name(config)]
+        estimate = estimates[name := config.name]
         seconds = estimate.train_seconds + (0 if config.preset == "grid" else estimate.test_seconds)
         total += seconds
         print(f"{name}: {_duration(seconds)} for {estimate.begun} … {estimate.batches:.0f} batches")
     for validation in untested:
-        seconds = max(estimates[configuration.run_name(c)].test_seconds for c in validation.points)
+        seconds = max(estimates[c.name].test_seconds for c in validation.points)
         total += seconds
         print(f"test of the winner of {validation}: {_duration(seconds)} at most")
     print(f"\n{len(there)} of {len(configs)} runs are there; what is left takes about {_duration(total)} on "
           f"{environment.device()}, with any number of workers")
     notes = {"records": "batches: the mean of this folder's records of the same model, data and settings; ",
              "assumed": f"batches: {grid.ASSUMED_BATCHES} assumed where no record tells, early stopping decides; "}
-    sources = {estimates[configuration.run_name(c)].known_from for c in missing}
+    sources = {estimates[c.name].known_from for c in missing}
     print("".join(note for source, note in notes.items() if source in sources)
           + f"seconds: measured here on {measured} sizes, validation included, interpolated in H and n_z between them")
 
@@ -294,7 +293,7 @@ def records_of(folder):
       list of dicts, as results.read_records.
     """
     def counts(record):
-        changes = configuration.changes(configuration.resolve(configuration.recorded_config(record)))
+        changes = configuration.changes(configuration.recorded_config(record))
         return "train_fraction" not in changes if record["paper_test_ll"] is None else not changes
 
     return [record for record in results.read_records(folder) if counts(record)]

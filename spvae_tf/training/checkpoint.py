@@ -9,7 +9,6 @@ from spvae_tf import files
 from spvae_tf.errors import InputError
 
 CHECKPOINT = "checkpoint.npz"
-CONFIG = "config.json"
 GROUPS = {"weights", "best", "optimizer"}
 
 

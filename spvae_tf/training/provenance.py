@@ -13,6 +13,19 @@ import tensorflow as tf
 from spvae_tf.ops.device import on_gpu
 
 
+def here():
+    """`device`, `versions` and `commit`, as a dict."""
+    return dict(device=device(), versions=versions(), commit=commit())
+
+
+def continued(began, here):
+    """`here` for what began elsewhere: its device is added, versions and commit are those it began with."""
+    found = here | {key: began[key] for key in here if key in began}
+    if here["device"] not in found["device"].split("; "):
+        found["device"] += f"; {here['device']}"
+    return found
+
+
 def device():
     """What the run is computed on: the GPU's name, or the processor's with its number of cores."""
     if on_gpu():

@@ -85,7 +85,7 @@ def check_record(record):
       InputError: naming what is wrong.
     """
     check_row(record)
-    configuration.resolve(configuration.recorded_config(record))
+    configuration.recorded_config(record)
     for key in ("model", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim"):
         if record["config"].get(key, record[key]) != record[key]:
             raise InputError(f"{key} is {record[key]!r}, but {record['config'][key]!r} in config")

@@ -1,204 +1,199 @@
-"""A run of the paper's experiment: training, evaluation, record."""
+"""A run: training, test, record; and the trained model again.
+
+    <workdir>/                        config.json, checkpoint.npz, log.csv
+    <results_dir>/<protocol>/
+      runs/<name>/                    the workdir of a run that is to be recorded
+      curves/<name>.csv               its log
+      records/<name>.json             its record, once it is complete
+"""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
-import ml_collections
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from spvae_tf import files
-from spvae_tf import published as paper
+from spvae_tf import files, published
 from spvae_tf.errors import InputError
 from spvae_tf.model.region_graph import RegionGraph
 from spvae_tf.spvae import build_model
-from spvae_tf.training import checkpoint, configuration
-from spvae_tf.training import provenance as environment
-from spvae_tf.training import records as results
+from spvae_tf.training import checkpoint, configuration, provenance, records
 from spvae_tf.training.data import dataset_name, load_dataset
-from spvae_tf.training.trainer import LOG_FIELDS, Compiled, NonFiniteError, Trainer
+from spvae_tf.training.trainer import LOG_FIELDS, CompiledCache, NonFiniteError, Trainer
 
-MODELS_KEPT = 4  # compiled; a sweep takes two models and two likelihoods in turn
+CONFIG = "config.json"
 
 
 def make_model(config, image_shape):
-    """The untrained model of a configuration.
-
-    Args:
-      config: configuration.
-      image_shape: (height, width).
-
-    Returns:
-      SPVAE.
-    """
+    """The untrained model of a configuration, for images of (height, width) pixels."""
     return build_model(config.model, image_shape, config.likelihood, config.hidden_units, config.latent_dim,
                        delta=config.delta, graph=RegionGraph.from_json(config.graph) if config.graph else None,
                        num_sums=config.num_sums, num_components=config.num_components, seed=config.seed)
 
 
 def load_data(config):
-    """The data set of a configuration.
-
-    Args:
-      config: configuration; that of a run (`load_config`) knows what a user's own images were.
-
-    Returns:
-      data.Dataset.
-
-    Raises:
-      InputError: when the data cannot be read, or the file holds other images than those the run was trained on.
-    """
-    wanted, found = config.get("dataset_sha256"), configuration.content(config).get("dataset_sha256")
+    """The data set of a configuration; raises InputError when it cannot be read or prepared as it was."""
     if config.preparation != "authors":
         raise InputError("the run was trained on images prepared in an earlier way, which is gone; train it again, or "
-                         f"use the commit that it names ({config.get('commit', 'unknown')})")
-    if wanted and found and wanted != found:
-        raise InputError(f"{config.dataset} has changed since the run was trained: its dataset_sha256 is {found!r}, "
-                         f"not {wanted!r}")
+                         "use the commit that its config.json names")
     return load_dataset(config.dataset, config.likelihood, data_dir=config.data_dir, seed=config.data_seed,
                         train_fraction=config.train_fraction, round_pixels=config.round_pixels)
 
 
-def train(config, workdir, dataset=None, on_validation=None, kept=None):
-    """Trains one model; a run that was stopped goes on from its checkpoint.
+class Run:
+    """One run: its configuration, its folder, its model and its data.
 
     Args:
-      config: configuration.
-      workdir: folder for config.json, checkpoint.npz and log.csv.
+      config: configuration; it is resolved here.
+      workdir: folder of the run.
       dataset: data.Dataset, when it is already loaded.
-      on_validation: called with each row of the log.
-      kept: dict that runs one after the other share, of what was compiled of their models. A run of the same sizes
-        takes it over, and the model that the run before returned with it.
 
-    Returns:
-      (the model with the best weights, the finished Trainer, the data set).
-
-    Raises:
-      InputError: for a wrong configuration, or a workdir that belongs to another one or is another process's now.
-      NonFiniteError: at a NaN or infinity in training.
-    """
-    config = configuration.resolve(config)
-    dataset = dataset or load_data(config)
-    compiled = _compiled(config, dataset.image_shape, kept)  # before there is a folder: a wrong size leaves none
-    with files.lock(workdir):
-        trainer = _train(config, workdir, dataset, compiled, on_validation)
-    return trainer.model, trainer, dataset
-
-
-def _train(config, workdir, dataset, compiled, on_validation):
-    """The finished Trainer of a run whose folder is this process's."""
-    _claim(workdir, config, dataset)
-    trainer = Trainer(compiled, dataset, config, workdir)
-    trainer.run(on_validation)
-    return trainer
-
-
-def _compiled(config, image_shape, kept):
-    """training.Compiled of a configuration's model with its initial weights, from `kept` if it is there."""
-    kept = {} if kept is None else kept
-    model = make_model(config, image_shape)
-    make = json.dumps(model.get_config() | {"name": None, "seed": None, "learning_rate": config.learning_rate})
-    if make in kept:
-        kept[make].restart(model)
-    else:
-        while len(kept) >= MODELS_KEPT:
-            del kept[next(iter(kept))]
-        kept[make] = Compiled(model, config.learning_rate)
-    return kept[make]
-
-
-def finished(config, results_dir):
-    """The record of a run, if it is there.
-
-    Args:
+    Attributes:
       config: resolved configuration.
-      results_dir: folder of results.
-
-    Returns:
-      dict or None.
-
-    Raises:
-      InputError: when the record was made with another configuration, as with another k; it is not overwritten.
+      workdir: Path.
     """
-    folder, name = Path(results_dir) / config.protocol, configuration.run_name(config)
-    wanted = configuration.as_recorded(config)
-    record = results.read_record(folder, name)
-    if record is None:
-        return None
-    found = configuration.recorded_config(record).to_dict()
-    if found["preparation"] != wanted["preparation"]:
-        return None  # of the earlier images; this run's record will take its place
-    for key in wanted:
-        if key in ("test_samples", "num_test_images") and record["test_ll"] is None:
-            continue  # not tested yet
-        if found.get(key, wanted[key]) != wanted[key]:  # a record younger than a key has it not
-            raise InputError(f"{folder} holds {name} with {key}={found[key]!r}, not {wanted[key]!r}; "
-                             "choose another --results_dir or delete the record")
-    return record
 
+    def __init__(self, config, workdir, dataset=None):
+        self.config, self.workdir, self._trained_on = configuration.resolve(config), Path(workdir), None
+        if dataset is not None:
+            self.dataset = dataset
 
-def _claim(workdir, config, dataset):
-    """Writes the run's configuration and what it begins with, or refuses a folder in which another run has begun.
+    @classmethod
+    def open(cls, workdir, data_dir=None):
+        """The run that has begun in a folder.
 
-    Of a run that goes on elsewhere, `device` names all devices in turn; versions and commit are those it began with.
-    """
-    path = Path(workdir) / checkpoint.CONFIG
-    wanted = config.to_dict() | configuration.content(config) | {
-        "image_shape": list(dataset.image_shape), "num_train": len(dataset.train)}
-    begun = (Path(workdir) / checkpoint.CHECKPOINT).exists()
-    if begun and not path.exists():
-        raise InputError(f"{workdir} holds a checkpoint, but no {checkpoint.CONFIG} that says of what run; choose "
-                         "another --workdir or delete that folder")
-    begun_with = dict(device=environment.device(), versions=environment.versions(), commit=environment.commit())
-    if path.exists():
+        Args:
+          workdir: folder of a run.
+          data_dir: of TensorFlow Datasets; the run's own when None.
+
+        Raises:
+          InputError: when the folder holds no run or its configuration is damaged.
+        """
         found = _read_config(workdir)
-        free = set(configuration.FREE)
+        changes = {} if data_dir is None else dict(data_dir=data_dir)
+        run = cls(configuration.known_settings(found) | changes, workdir)
+        run._trained_on = found.get("dataset_sha256")
+        return run
+
+    @classmethod
+    def in_results(cls, config, results_dir, dataset=None):
+        """The run of a configuration in a folder of results, begun or not."""
+        config = configuration.resolve(config)
+        return cls(config, Path(results_dir) / config.protocol / "runs" / config.name, dataset)
+
+    @property
+    def name(self):
+        """Of the run, as a file name."""
+        return self.config.name
+
+    @functools.cached_property
+    def dataset(self):
+        """data.Dataset; raises InputError when it cannot be read, or is not what the run was trained on."""
+        found = configuration.images_digest(self.config).get("dataset_sha256")
+        if self._trained_on and found and found != self._trained_on:
+            raise InputError(f"{self.config.dataset} has changed since the run was trained: its dataset_sha256 is "
+                             f"{found!r}, not {self._trained_on!r}")
+        return load_data(self.config)
+
+    @functools.cached_property
+    def model(self):
+        """SPVAE with the weights that were best on the validation set.
+
+        Raises InputError when the folder holds no run, a damaged one, or one that failed before its first validation.
+        """
+        model = make_model(self.config, tuple(_read_config(self.workdir)["image_shape"]))
+        path = self.workdir / checkpoint.CHECKPOINT
+        arrays, state = checkpoint.restore(path)
+        if not state.get("best_step"):
+            raise InputError(f"the run in {self.workdir} failed before its first validation; it holds no trained model")
+        checkpoint.assign(model.trainable_variables, arrays["best"], path)
+        return model
+
+    def began(self):
+        """What the run began with: `image_shape`, `num_train`, `device`, `versions`, `commit`; a dict.
+
+        Of a run that went on elsewhere, `device` names all devices in turn.
+        """
+        return {key: value for key, value in _read_config(self.workdir).items() if key not in self.config}
+
+    def train(self, on_validation=None, cache=None):
+        """Trains the model; a run that was stopped goes on from its checkpoint.
+
+        Args:
+          on_validation: called with each row of the log.
+          cache: CompiledCache that runs one after the other share, and their models with it: the model of this run is
+            the next one's if their sizes are the same.
+
+        Returns:
+          The finished Trainer.
+
+        Raises:
+          InputError: when the folder belongs to another run, or another process is at work in it.
+          NonFiniteError: at a NaN or infinity.
+        """
+        compiled = self._compiled(cache)  # before there is a folder: a wrong size leaves none
+        with files.lock(self.workdir):
+            return self._train(compiled, on_validation)
+
+    def _compiled(self, cache):
+        model = make_model(self.config, self.dataset.image_shape)
+        return (CompiledCache() if cache is None else cache).get(model, self.config.learning_rate)
+
+    def _train(self, compiled, on_validation):
+        self._claim()
+        trainer = Trainer(compiled, self.dataset, self.config, self.workdir)
+        trainer.run(on_validation)
+        self.model = trainer.model
+        return trainer
+
+    def _claim(self):
+        """Writes config.json: the configuration and what the run begins with.
+
+        Raises:
+          InputError: when another run has begun in the folder.
+        """
+        wanted = configuration.settings_of(self.config) | configuration.images_digest(self.config) | {
+            "image_shape": list(self.dataset.image_shape), "num_train": len(self.dataset.train)}
+        begun = (self.workdir / checkpoint.CHECKPOINT).exists()
+        here = provenance.here()
+        if (self.workdir / CONFIG).exists():
+            found = _read_config(self.workdir)
+            self._check_same_run(found, wanted)
+            if begun:
+                here = provenance.continued(found, here)
+        elif begun:
+            raise InputError(f"{self.workdir} holds a checkpoint, but no {CONFIG} that says of what run; choose "
+                             "another --workdir or delete that folder")
+        files.write_text(self.workdir / CONFIG, json.dumps(wanted | here, indent=1) + "\n")
+
+    def _check_same_run(self, found, wanted):
+        may_change = set(configuration.MAY_CHANGE)
         if wanted.get("dataset_sha256", "") == found.get("dataset_sha256"):
-            free.add("dataset")  # the same images, wherever their file lies now
-        differing = [key for key in wanted if key not in free and found.get(key, wanted[key]) != wanted[key]]
+            may_change.add("dataset")  # the same images, wherever their file lies now
+        differing = [key for key in wanted if key not in may_change and found.get(key, wanted[key]) != wanted[key]]
         if differing:
             key = "protocol" if "protocol" in differing else differing[0]
-            raise InputError(f"{workdir} holds a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
+            raise InputError(f"{self.workdir} holds a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
                              "choose another --workdir or delete that folder")
-        if begun:  # else it begins anew
-            here = begun_with["device"]
-            begun_with |= {key: found[key] for key in begun_with if key in found}
-            if here not in begun_with["device"].split("; "):
-                begun_with["device"] += f"; {here}"
-    files.write_text(path, json.dumps(wanted | begun_with, indent=1) + "\n")
 
 
 def _read_config(workdir):
-    path = Path(workdir) / checkpoint.CONFIG
+    """config.json as a dict; a setting younger than the run has its default."""
+    path = Path(workdir) / CONFIG
     try:
-        config = (configuration.make_config().to_dict() | {"preparation": "earlier"}
-                  | json.loads(path.read_text(encoding="utf-8")))
+        config = configuration.with_defaults(json.loads(path.read_text(encoding="utf-8")))
         missing = {"image_shape", "num_train"} - set(config)
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))}")
+        configuration.resolve(configuration.known_settings(config))
         return config
     except FileNotFoundError as error:
-        raise InputError(f"{workdir} holds no run: there is no {checkpoint.CONFIG} in it") from error
-    except (ValueError, TypeError, OSError) as error:
+        raise InputError(f"{workdir} holds no run: there is no {CONFIG} in it") from error
+    except (ValueError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{path} is damaged ({error})") from error
-
-
-def load_config(workdir):
-    """The configuration of the run in a folder, with `image_shape`, `num_train` and what it began with: `device`,
-    `versions`, `commit`.
-
-    Args:
-      workdir: folder of a run.
-
-    Returns:
-      ml_collections.ConfigDict.
-
-    Raises:
-      InputError: when the folder holds no run or its configuration is damaged.
-    """
-    return ml_collections.ConfigDict(_read_config(workdir))
 
 
 def load(workdir):
@@ -213,15 +208,10 @@ def load(workdir):
     Raises:
       InputError: when the folder holds no run, a damaged one, or one that failed before its first validation.
     """
-    config = load_config(workdir)
-    model = make_model(config, tuple(config.image_shape))
-    path = Path(workdir) / checkpoint.CHECKPOINT
-    arrays, state = checkpoint.restore(path)
-    if not state.get("best_step"):
-        raise InputError(f"the run in {workdir} failed before its first validation; it holds no trained model")
-    checkpoint.assign(model.trainable_variables, arrays["best"], path)
-    return model
+    return Run.open(workdir).model
 
+
+# --- the test ---------------------------------------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -283,7 +273,38 @@ def evaluate(model, images, num_samples, seed=0, refinements=0):
     return Evaluation(float(values.mean()), float(stderr), num_samples, len(values), values)
 
 
-def run(config, results_dir, dataset=None, test=True, on_validation=None, kept=None):
+# --- a run in a folder of results -------------------------------------------------------------------------------------
+
+def finished(config, results_dir):
+    """The record of a run, if it is there.
+
+    Args:
+      config: resolved configuration.
+      results_dir: folder of results.
+
+    Returns:
+      dict or None.
+
+    Raises:
+      InputError: when the record was made with another configuration, as with another k; it is not overwritten.
+    """
+    folder = Path(results_dir) / config.protocol
+    record = records.read_record(folder, config.name)
+    if record is None:
+        return None
+    found = configuration.with_defaults(record["config"])
+    if found["preparation"] != config.preparation:
+        return None  # of the earlier images; this run's record will take its place
+    for key, wanted in configuration.as_recorded(config).items():
+        if key in ("test_samples", "num_test_images") and record["test_ll"] is None:
+            continue  # not tested yet
+        if found.get(key, wanted) != wanted:
+            raise InputError(f"{folder} holds {config.name} with {key}={found[key]!r}, not {wanted!r}; "
+                             "choose another --results_dir or delete the record")
+    return record
+
+
+def complete(config, results_dir, dataset=None, test=True, on_validation=None, cache=None):
     """Trains and tests one model and writes its record, unless the record is there already.
 
     A run that was recorded untested is tested from its checkpoint when it is asked for with `test`.
@@ -293,73 +314,66 @@ def run(config, results_dir, dataset=None, test=True, on_validation=None, kept=N
       results_dir: folder of results; the record goes to `<results_dir>/<protocol>/records`.
       dataset: data.Dataset, when it is already loaded.
       test: whether to test with `config.test_samples`; k = 5 always is.
-      on_validation: called with each row of the log.
-      kept: as in `train`.
+      on_validation, cache: as in `Run.train`.
 
     Returns:
-      The record, a dict with the keys results.FIELDS and `config`; None in the fields of a test that was not made.
+      The record, a dict with the keys records.FIELDS and `config`; None in the fields of a test that was not made.
 
     Raises:
       InputError: for a wrong configuration, or a record of the same name made with another one.
       NonFiniteError: at a NaN or infinity in training or in a test.
     """
-    config = configuration.resolve(config)
-    record = finished(config, results_dir)
+    run = Run.in_results(config, results_dir, dataset)
+    record = finished(run.config, results_dir)
     if record and (record["test_ll"] is not None or not test):
         return record
-    dataset = dataset or load_data(config)
-    if config.num_test_images and config.num_test_images > len(dataset.test):
-        raise InputError(f"num_test_images is {config.num_test_images}; the test set has {len(dataset.test)}")
-    compiled, workdir = _compiled(config, dataset.image_shape, kept), _workdir(config, results_dir)
-    with files.lock(workdir):
-        trainer = _train(config, workdir, dataset, compiled, on_validation)
-        quick = evaluate(trainer.model, dataset.test, 5)
-        found = dict(params=trainer.model.count_params(), num_train=len(dataset.train), batches=trainer.step,
-                     best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
-                     val_ll_k5=round(trainer.best_ll, 3), test_ll_k5=round(quick.mean, 3))
+    num_images, images = run.config.num_test_images, run.dataset.test
+    if num_images and num_images > len(images):
+        raise InputError(f"num_test_images is {num_images}; the test set has {len(images)}")
+    compiled = run._compiled(cache)
+    with files.lock(run.workdir):
+        trainer = run._train(compiled, on_validation)
+        quick = evaluate(run.model, images, 5)
+        measured = dict(params=run.model.count_params(), num_train=len(run.dataset.train), batches=trainer.step,
+                        best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
+                        val_ll_k5=round(trainer.best_ll, 3), test_ll_k5=round(quick.mean, 3))
         if test:
-            full = evaluate(trainer.model, dataset.test[:config.num_test_images], config.test_samples)
-            found |= dict(test_ll=round(full.mean, 3), test_ll_stderr=round(full.stderr, 3),
-                          num_samples=full.num_samples, num_test_images=full.num_images)
-        return _write(config, results_dir, found, trainer.history)
+            full = evaluate(run.model, images[:num_images], run.config.test_samples)
+            measured |= dict(test_ll=round(full.mean, 3), test_ll_stderr=round(full.stderr, 3),
+                             num_samples=full.num_samples, num_test_images=full.num_images)
+        return _record(run, results_dir, measured, trainer.history)
 
 
 def record_divergence(config, results_dir):
     """Writes the record of a run that met a NaN or infinity: its validation ELBO is NaN, so that nothing selects it.
 
     Args:
-      config: of the run that `run` raised NonFiniteError for.
+      config: of the run that `complete` raised NonFiniteError for.
       results_dir: folder of results.
 
     Returns:
       The record.
     """
-    config = configuration.resolve(config)
-    workdir = _workdir(config, results_dir)
-    arrays, state = checkpoint.restore(workdir / checkpoint.CHECKPOINT)  # of the last good validation
-    return _write(config, results_dir, dict(
-        params=int(sum(a.size for a in arrays["best"])), num_train=load_config(workdir).num_train,
+    run = Run.in_results(config, results_dir)
+    arrays, state = checkpoint.restore(run.workdir / checkpoint.CHECKPOINT)  # of the last good validation
+    return _record(run, results_dir, dict(
+        params=int(sum(a.size for a in arrays["best"])), num_train=run.began()["num_train"],
         batches=state["step"], best_batch=state["best_step"], train_seconds=round(state["seconds"], 1),
         val_ll_k5=float("nan")), state["history"])
 
 
-def _workdir(config, results_dir):
-    return Path(results_dir) / config.protocol / "runs" / configuration.run_name(config)
-
-
-def _write(config, results_dir, found, history):
+def _record(run, results_dir, measured, history):
     """Writes the record of a run, and its learning curve."""
-    folder, workdir = Path(results_dir) / config.protocol, _workdir(config, results_dir)
-    begun, dataset = load_config(workdir), config.dataset
-    cell = paper.cell(config.model, dataset, config.likelihood)
-    named = dict(
-        model=config.model, dataset=dataset_name(dataset),
-        likelihood=config.likelihood, protocol=config.protocol, preset=config.preset, seed=config.seed,
-        hidden_units=config.hidden_units, latent_dim=config.latent_dim, paper_test_ll=cell.test_ll if cell else None,
-        device=begun.device, versions=begun.versions, commit=begun.commit)
-    record = {key: (named | found).get(key) for key in results.FIELDS} | {"config": configuration.as_recorded(config)}
-    files.write_table(folder / "curves" / f"{workdir.name}.csv", history, LOG_FIELDS)
-    results.write_record(folder, workdir.name, record)
+    folder, config, began = Path(results_dir) / run.config.protocol, run.config, run.began()
+    cell = published.cell(config.model, config.dataset, config.likelihood)
+    known = {key: config[key] for key in ("model", "likelihood", "protocol", "preset", "seed", "hidden_units",
+                                          "latent_dim")}
+    known |= {key: began[key] for key in ("device", "versions", "commit")}
+    known |= dict(dataset=dataset_name(config.dataset), paper_test_ll=cell.test_ll if cell else None)
+    record = {key: (known | measured).get(key) for key in records.FIELDS}
+    record["config"] = configuration.as_recorded(config)
+    files.write_table(folder / "curves" / f"{run.name}.csv", history, LOG_FIELDS)
+    records.write_record(folder, run.name, record)
     return record
 
 

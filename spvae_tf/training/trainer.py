@@ -4,6 +4,7 @@ Between two validations lies a block of 128 batches, which is one compiled call.
 seed and the batch's number, so a run that was stopped goes on exactly as if it had not been.
 """
 
+import json
 import time
 from pathlib import Path
 
@@ -139,6 +140,26 @@ class Compiled:
     def _bounds(self, x, log_base, bits):
         """The sum of the bounds of some images."""
         return tf.reduce_sum(self.model.bound(x, log_base, self._noise(bits)))
+
+
+class CompiledCache:
+    """What was compiled of the last few models, which runs of the same sizes share one after the other."""
+
+    SIZE = 4  # a sweep takes two models and two likelihoods in turn
+
+    def __init__(self):
+        self.entries = {}
+
+    def get(self, model, learning_rate):
+        """Compiled of a model like this one, with its weights and a fresh optimiser."""
+        key = json.dumps(model.get_config() | {"name": None, "seed": None, "learning_rate": learning_rate})
+        if key in self.entries:
+            self.entries[key].restart(model)
+        else:
+            while len(self.entries) >= self.SIZE:
+                del self.entries[next(iter(self.entries))]
+            self.entries[key] = Compiled(model, learning_rate)
+        return self.entries[key]
 
 
 class Trainer:

@@ -13,7 +13,7 @@ from spvae_tf.errors import InputError
 from spvae_tf.queries import serving as saving
 from spvae_tf.queries.batches import make_seed
 from spvae_tf.training import configuration, data
-from spvae_tf.training import run as experiment
+from spvae_tf.training.run import Run
 
 X = np.random.default_rng(0).integers(0, 256, [4, 8]).astype(np.float32) / 255
 SEEN = np.random.default_rng(1).random([4, 8]) < 0.5
@@ -74,7 +74,8 @@ def new_process(tmp_path_factory):
     np.savez(folder / "mine.npz", **{name: rng.random([20, 2, 4]) for name in ("x_train", "x_validation", "x_test")})
     config = configuration.make_config("VAE", str(folder / "mine.npz"), "discrete")
     config.update(dict(hidden_units=4, latent_dim=2, max_batches=2, validate_every=1, batch_size=4))
-    run, _, _ = experiment.train(config, folder / "run")
+    run = Run(config, folder / "run")
+    run.train()
     done = subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS, folder, Path(__file__).parent], capture_output=True,
                           text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -164,7 +165,7 @@ def test_a_run_of_another_precision_is_refused(tmp_path, policy):
     np.savez(tmp_path / "mine.npz", **{f"x_{split}": images for split in data.SPLITS})
     config = configuration.make_config("VAE", str(tmp_path / "mine.npz"), "continuous")
     config.update(dict(hidden_units=2, latent_dim=1, max_batches=1, validate_every=1, batch_size=4))
-    experiment.train(config, tmp_path / "run")
+    Run(config, tmp_path / "run").train()
     policy("float64")
     with pytest.raises(InputError, match="holds float32, the model float64; call keras.config.set_dtype_policy"):
         spvae_tf.load(tmp_path / "run")

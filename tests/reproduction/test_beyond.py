@@ -11,7 +11,7 @@ from spvae_tf import build_model, files
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import beyond, report
 from spvae_tf.training import configuration, data
-from spvae_tf.training import run as experiment
+from spvae_tf.training.run import Run
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "usefulness.py"
 
@@ -110,13 +110,14 @@ def workdir(tmp_path_factory):
         config = configuration.make_config("SPVAE", str(folder / f"{name}.npz"), "discrete")
         config.update(dict(hidden_units=3, latent_dim=2, max_batches=1, validate_every=1, batch_size=4, delta=2))
         config.seed = 4
-        experiment.train(config, folder / name)
+        Run(config, folder / name).train()
     return folder
 
 
 def test_figures_of_a_run(workdir):
     rows = beyond.measure(workdir / "mine", num_samples=20, num_images=10, refinements=6, labels=(10, 25, 100))
-    model, test = experiment.load(workdir / "mine"), experiment.load_data(experiment.load_config(workdir / "mine")).test
+    run = Run.open(workdir / "mine")
+    model, test = run.model, run.dataset.test
     assert [(row["task"], row["setting"], row["repeats"]) for row in rows] == [
         (beyond.IMAGE, beyond.AMORTISED, 1), (beyond.IMAGE, beyond.FITTED, 1),
         *((beyond.HALF, half, 1) for half in ("left", "right", "top", "bottom")),

@@ -53,7 +53,7 @@ def test_grid_is_section_4s(model, dataset, likelihood):
 
 def test_grid_of_a_training_fraction_and_seeds():
     configs = table1.make_configs("grid", "paper", ["SPVAE"], ["mnist"], ["discrete"], ["0", "1"], train_fraction=0.1)
-    assert len(configs) == len({configuration.run_name(c) for c in configs}) == 30
+    assert len(configs) == len({c.name for c in configs}) == 30
     assert {c.train_fraction for c in configs} == {0.1}
     assert [{c.seed for c in v.points} for v in grid.cross_validations(configs)] == [{0}, {1}]  # each has its own
 
@@ -213,20 +213,20 @@ def test_a_diverged_point_has_a_record_and_never_wins(copied, monkeypatch):
 def test_no_winner_before_every_point_is_there(copied, monkeypatch, capsys):
     winner = winner_of(copied)
     make_untested(copied, winner)
-    victim = next(c for c in configs_of() if configuration.run_name(c) != winner["name"])
-    (copied / "paper" / "records" / f"{configuration.run_name(victim)}.json").unlink()
-    run = experiment.run
+    victim = next(c for c in configs_of() if c.name != winner["name"])
+    (copied / "paper" / "records" / f"{victim.name}.json").unlink()
+    run = experiment.complete
 
     def failing(config, *arguments):
         if config == victim:
             raise RuntimeError("no space")
         return run(config, *arguments)
-    monkeypatch.setattr(experiment, "run", failing)
+    monkeypatch.setattr(experiment, "complete", failing)
     assert table1.reproduce(configs_of(), copied) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"failed: {configuration.run_name(victim)}: RuntimeError: no space")
+        f"failed: {victim.name}: RuntimeError: no space")
     assert len(rows_of(copied)) == 2 and all(r["test_ll"] is None for r in rows_of(copied))
-    monkeypatch.setattr(experiment, "run", run)
+    monkeypatch.setattr(experiment, "complete", run)
     assert table1.reproduce(configs_of(), copied) == 0
     assert sum(r["test_ll"] is not None for r in rows_of(copied)) == 1
 
@@ -259,13 +259,13 @@ def test_bounded_runs_take_the_sample_by_its_own_name(offline, tmp_path, capsys)
     configs = table1.make_configs("grid", "paper", ["SPVAE"], ["mnist"], ["continuous"], [0], max_batches=256)
     configs, failures = table1._with_data(configs, tmp_path)
     assert {c.dataset for c in configs} == {"mnist_sample"} and not failures
-    assert all("mnist_sample" in configuration.run_name(c) for c in configs)
+    assert all("mnist_sample" in c.name for c in configs)
     assert "mnist is not at hand: these bounded runs take the embedded mnist_sample" in capsys.readouterr().err
 
 
 def test_what_was_run_on_the_whole_is_not_run_again_on_the_sample(offline, monkeypatch, tmp_path):
     configs = table1.make_configs("tuned", "paper", ["VAE"], ["mnist"], ["discrete"], [0, 1], max_batches=256)
-    there = configuration.run_name(configs[0])
+    there = configs[0].name
     monkeypatch.setattr(results, "read_record", lambda folder, name: {} if name == there else None)
     configs, _ = table1._with_data(configs, tmp_path)
     assert [c.dataset for c in configs] == ["mnist", "mnist_sample"]
@@ -311,14 +311,14 @@ def test_expected_batches_are_those_of_the_same_experiment(monkeypatch, tmp_path
                    (dict(learning_rate=0.5), 200), (dict(max_batches=300, seed=2), 300))
     for number, (change, batches) in enumerate(experiments):
         config, = table1.make_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [0])
-        config.update(change)
+        config = configuration.resolve(config, **change)
         results.write_record(tmp_path / "paper", f"r{number}", dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(
             files.TEXT_COLUMNS, "") | {key: config[key] for key in results.FIELDS if key in config}
             | dict(num_test_images=1, batches=batches, config=config.to_dict()))
     for change, expected in ((dict(), (4000, "records")), (dict(train_fraction=0.1), (100, "records")),
                              (dict(train_fraction=0.5), (10_000, "assumed"))):
         config, = table1.make_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [7], **change)
-        log = tmp_path / "paper" / "runs" / configuration.run_name(config) / "log.csv"
+        log = tmp_path / "paper" / "runs" / config.name / "log.csv"
         log.parent.mkdir(parents=True)
         log.write_text("batch,train_ll,val_ll,best,seconds\n")
         (found,), _ = grid.estimate([config], tmp_path)
@@ -329,7 +329,7 @@ def test_log_without_its_checkpoint_is_no_beginning(monkeypatch, tmp_path):
     """The run would begin anew: what is left of it is all of it."""
     monkeypatch.setattr(grid, "measure", lambda config, shape: (1.0, 0.01, 1e-6))
     config, = table1.make_configs("tuned", "paper", ["SPVAE"], ["mnist"], ["discrete"], [7])
-    folder = tmp_path / "paper" / "runs" / configuration.run_name(config)
+    folder = tmp_path / "paper" / "runs" / config.name
     folder.mkdir(parents=True)
     (folder / "log.csv").write_text("batch,train_ll,val_ll,best,seconds\n128,-3,-3,1,2\n")
     for name, begun in (("log.csv", 0), ("checkpoint.npz", 128)):

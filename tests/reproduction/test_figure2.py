@@ -85,10 +85,10 @@ def test_cheapest_first_and_table_1s_runs_at_fraction_1():
     arguments = "tuned", "released", ["VAE", "SPVAE"], ["mnist"], ["continuous", "discrete"], ["0", "1"]
     configs = figure2.make_configs((0.005, 0.1, 1.0), *arguments)
     assert [c.train_fraction for c in configs] == [0.005] * 8 + [0.1] * 8 + [1] * 8
-    by_name = {configuration.run_name(c): c for c in configs}
+    by_name = {c.name: c for c in configs}
     assert len(by_name) == 24
     for config in table1.make_configs(*arguments):
-        assert by_name[configuration.run_name(config)] == config
+        assert by_name[config.name] == config
 
 
 def test_subsets_are_nested_and_the_same_for_every_model(images):
@@ -167,7 +167,7 @@ def test_other_experiments_have_no_row(swept, tmp_path):
     others = {"learning_rate": 0.5, "delta": 2, "train_samples": 3}
     for key, value in others.items():
         config = record["config"] | {key: value}
-        name = configuration.run_name(configuration.resolve(configuration.recorded_config({"config": config})))
+        name = configuration.recorded_config({"config": config}).name
         results.write_record(tmp_path, name, {k: record[k] for k in results.FIELDS} | {"config": config})
     figure2.write(tmp_path)
     assert files.read_table(figure2.path_of(tmp_path)) == []
@@ -199,7 +199,7 @@ def write_points(folder, fraction, validation):
                      val_ll_k5=validation(config), test_ll_k5=-float(config.hidden_units))
         record = dict.fromkeys(results.FIELDS, 1) | dict.fromkeys(files.TEXT_COLUMNS, "") | dict.fromkeys(
             results.OPTIONAL_FIELDS) | found | {"config": config.to_dict()}
-        results.write_record(folder / "paper", configuration.run_name(config), record)
+        results.write_record(folder / "paper", config.name, record)
     return configs
 
 
@@ -216,7 +216,7 @@ def test_of_a_grid_the_winner_by_validation_has_a_row(tmp_path):
 def test_a_larger_k_of_some_points_makes_no_second_row(tmp_path):
     configs = write_points(tmp_path, 0.1, lambda config: -float(config.hidden_units))
     for config in configs[:4]:
-        name = configuration.run_name(config)
+        name = config.name
         record = results.read_record(tmp_path / "paper", name)
         record["config"] |= dict(test_samples=7, max_batches=900)
         results.write_record(tmp_path / "paper", name, record)
@@ -226,7 +226,7 @@ def test_a_larger_k_of_some_points_makes_no_second_row(tmp_path):
 
 def test_a_grid_that_is_not_over_has_no_winner(tmp_path):
     configs = write_points(tmp_path, 0.1, lambda config: -1.0)
-    (tmp_path / "paper" / "records" / f"{configuration.run_name(configs[3])}.json").unlink()
+    (tmp_path / "paper" / "records" / f"{configs[3].name}.json").unlink()
     assert figure2.winners(configs, tmp_path) == []
     figure2.write(tmp_path / "paper")
     assert rows_of(tmp_path) == []
@@ -240,7 +240,7 @@ def test_the_winner_alone_is_tested_with_the_full_k(tmp_path, monkeypatch):
         while tasks:
             task = tasks.popleft()
             on_start(task)
-            folder, name = Path(results_dir) / "paper", configuration.run_name(task.config)
+            folder, name = Path(results_dir) / "paper", task.config.name
             record = results.read_record(folder, name)
             record |= dict(test_ll=-1.0, test_ll_stderr=1.0, num_samples=5000, num_test_images=9) if task.test else {}
             results.write_record(folder, name, record)

@@ -14,7 +14,7 @@ from spvae_tf import build_model
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import figure3
 from spvae_tf.training import data
-from spvae_tf.training import run as experiment
+from spvae_tf.training.run import Run
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -119,7 +119,7 @@ def test_command_line_trains_and_draws(tmp_path):
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 16 and all(abs(float(r["left"]) + float(r["right"]) - 1) < 2e-4 for r in rows)
     workdir, = (results / "paper" / "runs").iterdir()
-    assert experiment.load_config(workdir).latent_dim == 2
+    assert Run.open(workdir).config.latent_dim == 2
     picture = results / "figures" / "latent_space_spvae_mine_continuous_paper_z2_seed0.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     np.savez(tmp_path / "unlabelled.npz", **arrays)

@@ -55,11 +55,11 @@ def test_ours_against_paper_marks_numbers_of_other_sizes_and_gives_one_seed_no_b
 def write_run(folder, preset="tuned", dataset="mnist", val_ll_k5=2.0, **changes):
     """The record and the learning curve of a run of a VAE."""
     config = table1.make_configs(preset, "released", ["VAE"], [dataset], ["continuous"], [0])[0]
-    config.update(changes)
+    config = configuration.resolve(config, **changes)
     named = {key: config[key] for key in files.TEXT_COLUMNS + ("seed", "hidden_units", "latent_dim") if key in config}
     record = dict.fromkeys(records.FIELDS, 1) | dict.fromkeys(files.TEXT_COLUMNS, "") | named | dict(
         val_ll_k5=val_ll_k5, best_batch=256, config=config.to_dict())
-    name = configuration.run_name(config)
+    name = config.name
     records.write_record(folder, name, record)
     files.write_text(folder / "curves" / f"{name}.csv", "batch,train_ll,val_ll,best,seconds\n"
                      f"128,1.0,1.0,1,1.0\n256,2.0,{val_ll_k5},1,2.0\n")

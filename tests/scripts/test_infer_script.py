@@ -15,7 +15,7 @@ import spvae_tf
 from spvae_tf import infer as answers
 from spvae_tf.errors import InputError
 from spvae_tf.training import configuration, data
-from spvae_tf.training import run as experiment
+from spvae_tf.training.run import Run
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (4, 8)
@@ -34,7 +34,7 @@ def folder(tmp_path_factory):
     np.savez(folder / "mine.npz", **arrays)
     config = configuration.make_config("SPVAE", str(folder / "mine.npz"), "discrete")
     config.update(dict(hidden_units=4, latent_dim=2, max_batches=1, validate_every=1, batch_size=4, delta=4))
-    experiment.train(config, folder / "run")
+    Run(config, folder / "run").train()
     (folder / "pictures").mkdir()
     rgb = rng.integers(0, 256, [3, *SHAPE, 3], np.uint8)
     grey = data.luma(rgb)
@@ -77,7 +77,7 @@ def test_inpainting_pictures(folder, tmp_path):
 
 
 def test_answers_without_pictures_are_about_the_test_set(folder, tmp_path):
-    model, test = spvae_tf.load(folder / "run"), experiment.load_data(experiment.load_config(folder / "run")).test
+    model, test = spvae_tf.load(folder / "run"), Run.open(folder / "run").dataset.test
     status, _, err = run(folder, f"--out={tmp_path}", "score", "--num_images=5", "--num_samples=9")
     assert status == 0, err
     rows = list(csv.DictReader((tmp_path / "score.csv").open()))
