@@ -230,10 +230,10 @@ def floor_timings(model, encoder_rows, decoder_rows, gradients):
             if is_hidden:
                 features = tf.concat([tf.reshape(x, [-1]) for x in tf.nest.flatten(function(*arguments))], 0)
                 pieces["transcendental functions"].append(timing(softplus, features))
-    pixels = model._leaf_pixels.shape[1]
+    pixels = model.leaf_pixels.shape[1]
     outputs = [tf.random.normal([model.num_experts, decoder_rows, pixels]) for _ in range(model.likelihood.num_outputs)]
     x = tf.random.uniform([model.num_experts, decoder_rows, pixels])
-    pieces["transcendental functions"].append(timing(lambda *o: model.likelihood.log_kernel(x, o), *outputs))
+    pieces["transcendental functions"].append(timing(lambda *o: model.likelihood.log_density(x, o), *outputs))
     shape = [model.num_experts, decoder_rows, model.latent_dim]
     normal = tf.function(standard_normal, jit_compile=True)
     seed = tf.Variable([0, 0])

@@ -40,7 +40,7 @@ class Gaussian:
         """
         return tf.fill(tf.shape(x), tf.constant(-0.5 * math.log(2 * math.pi), x.dtype))
 
-    def log_kernel(self, x, outputs):
+    def log_density(self, x, outputs):
         """½ log precision − ½ precision (x − mean)² for each pixel.
 
         Args:
@@ -90,7 +90,7 @@ class Binomial:
             1 + NUM_TRIALS - counts)
         return tf.cast(log_coefficient, x.dtype)
 
-    def log_kernel(self, x, outputs):
+    def log_density(self, x, outputs):
         """c log p + (255 − c) log(1 − p) with c = 255·x, for each pixel.
 
         Args:

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from spvae_tf.errors import InputError, check_integer
 from spvae_tf.model.region_graph import RegionGraph
-from spvae_tf.ops.functions import log_sum_exp, quotients, ratios, softmax
+from spvae_tf.ops.functions import draw_index, log_sum_exp, quotients, ratios, softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -363,9 +363,6 @@ class SumProductNetwork(keras.layers.Layer):
         """
         choices = []
         for logits, uniform in zip(choice_logits, uniforms):
-            # inverse of the distribution function: the first m at which the cumulative probability exceeds u
-            cumulative = tf.cumsum(softmax(logits), axis=1)
-            total = cumulative[:, -1:]
-            index = tf.reduce_sum(tf.cast(cumulative <= uniform[:, None] * total, tf.int32), axis=1)
+            index = draw_index(softmax(logits), uniform)
             choices.append(tf.one_hot(index, logits.shape[1], axis=1, dtype=logits.dtype))
         return self.downward(choices, tf.ones([batch], self.compute_dtype))[0]

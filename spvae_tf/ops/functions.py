@@ -76,6 +76,25 @@ def sum_last(x):
     return total, lambda upstream: tf.broadcast_to(tf.expand_dims(upstream, -1), x.shape)
 
 
+def gather_parts(x, columns):
+    """Columns of x [batch, n], of any dtype, in groups [groups, size]: [groups, batch, size].
+
+    Out of one row, or XLA would lay the parts out with the batch last and have all that follows cross it.
+    """
+    places = x.shape[1] * tf.range(tf.shape(x)[0])[:, None] + columns[:, None]
+    return tf.gather(tf.reshape(x, [-1]), places)
+
+
+def draw_index(weights, uniforms):
+    """Draws an index along axis 1 with probabilities proportional to weights [a, n, …], from uniforms on [0, 1) [a, …].
+
+    By the inverse of the distribution function: the first index at which the cumulative weight exceeds the uniform.
+    """
+    cumulative = tf.cumsum(weights, axis=1)
+    threshold = tf.expand_dims(uniforms, 1) * cumulative[:, -1:]
+    return tf.reduce_sum(tf.cast(cumulative <= threshold, tf.int32), axis=1)
+
+
 def ratios(values):
     """What log-sum-exp and softmax over axis 1 have in common: with [a, n, …], −∞ allowed.
 

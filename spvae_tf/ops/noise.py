@@ -7,9 +7,19 @@ inside, where that is cheap. A seed is an int32 tensor [2].
 import math
 from statistics import NormalDist
 
+import numpy as np
 import tensorflow as tf
 
+from spvae_tf.errors import check_integer
 from spvae_tf.ops.functions import in_one_row, polynomial
+
+
+def make_seed(seed):
+    """A seed from an integer, or a fresh one for None; raises InputError unless the integer is at least 0."""
+    if seed is not None:
+        check_integer("seed", seed, low=0)
+    state = np.random.SeedSequence(seed).generate_state(2, np.uint32)
+    return tf.constant(state.astype(np.int32))
 
 
 def fold_in(seed, number):

@@ -20,8 +20,8 @@ import tensorflow as tf
 from spvae_tf.errors import InputError, check_integer
 from spvae_tf.model import iwae
 from spvae_tf.ops.device import compiled
-from spvae_tf.ops.noise import random_bits, split, standard_normal, uniform
-from spvae_tf.queries.batches import check_image_array, check_images, check_mask, in_batches, make_seed
+from spvae_tf.ops.noise import make_seed, random_bits, split, standard_normal, uniform
+from spvae_tf.queries.batches import check_image_array, check_images, check_mask, in_batches
 
 BATCH = 100  # images at a time
 ROWS = 1000  # images times samples, or times steps, that are decoded at a time
@@ -172,10 +172,10 @@ class Queries:
     def _places(self):
         """[pixels, m]: where in the leaf regions' pixels [leaf regions × pixels of a leaf] a pixel lies, up to m times;
         filled up with one past the end."""
-        rows = np.flatnonzero(self._leaf_exists)
-        pixels = self._leaf_pixels.reshape(-1)[rows]
+        rows = np.flatnonzero(self.leaf_exists)
+        pixels = self.leaf_pixels.reshape(-1)[rows]
         found = [rows[pixels == pixel] for pixel in range(self.graph.num_variables)]
-        return np.array(list(itertools.zip_longest(*found, fillvalue=self._leaf_pixels.size)), np.int32).T
+        return np.array(list(itertools.zip_longest(*found, fillvalue=self.leaf_pixels.size)), np.int32).T
 
     # --- conditionals -------------------------------------------------------------------------------------------
 
@@ -269,11 +269,7 @@ class Queries:
         """The experts' proposals: their decoder outputs [experts, k, batch, pixels of a leaf], their normalised
         importance weights [experts, k, batch], and the leaf bounds they give [batch, leaf regions, components]."""
         mean, precision = self._propose(x, observed)
-        noise = standard_normal(bits, x.dtype)
-        z = iwae.reparametrise(mean, precision, noise)
-        outputs = self.decode(z)
-        log_weights = (self.log_likelihood(x, outputs, observed)
-                       + iwae.log_prior_over_proposal(z, precision, noise))
+        log_weights, outputs = self.importance_weights(x, (mean, precision), standard_normal(bits, x.dtype), observed)
         return outputs, tf.nn.softmax(log_weights, axis=1), self.by_region(iwae.iwae_bound(log_weights))
 
     def _propose(self, x, observed):
@@ -281,7 +277,7 @@ class Queries:
         mean, precision = self.encode(x, observed)
         if observed is None:
             return mean, precision
-        seen = tf.reduce_any(self._present(observed), axis=-1, keepdims=True)
+        seen = tf.reduce_any(self.present(observed), axis=-1, keepdims=True)
         return tf.where(seen, mean, 0), tf.where(seen, precision, 1)
 
     @compiled()
@@ -520,13 +516,13 @@ class Queries:
     def _heat(self, x, leaves):
         weights = [tf.exp(log_weights) for log_weights in self._tree_prior(1)]
         reached = self.spn.leaf_nodes(self.spn.downward(weights, tf.ones([1], leaves.dtype))[0])  # [1, R, K]
-        base = tf.gather(self.likelihood.log_base(x), self._leaf_pixels, axis=1)
-        base = tf.reduce_sum(tf.where(self._leaf_exists, base, 0), axis=2)
+        base = tf.gather(self.likelihood.log_base(x), self.leaf_pixels, axis=1)
+        base = tf.reduce_sum(tf.where(self.leaf_exists, base, 0), axis=2)
         share = reached / tf.reduce_sum(reached, axis=2, keepdims=True)
         log_prob = tf.reduce_logsumexp(tf.math.log(share) + leaves, axis=2) + base  # [batch, R]
-        per_pixel = -log_prob / self._leaf_exists.sum(axis=1).astype(self.variable_dtype)
+        per_pixel = -log_prob / self.leaf_exists.sum(axis=1).astype(self.variable_dtype)
         parts = tf.repeat(tf.transpose(per_pixel), self.num_components, axis=0)[..., None]
-        parts = tf.repeat(parts, self._leaf_pixels.shape[1], axis=2)
+        parts = tf.repeat(parts, self.leaf_pixels.shape[1], axis=2)
         return self._assemble(parts, tf.repeat(reached, x.shape[0], axis=0))
 
     def _tree_prior(self, batch):

@@ -92,7 +92,7 @@ def export(model, path, num_samples=100, batch_size=10):
     * sample(n, seed) -> {"output_0": [n, pixels]}, E[x | z] of new images;
 
     with x [batch, pixels] in [0, 1], observed bool [batch, pixels] (NaN allowed where False), seed int32 [2], as
-    `inputs.make_seed` gives it, and n an int32. Observed pixels outside [0, 1], an x and an observed of different
+    `make_seed` gives it, and n an int32. Observed pixels outside [0, 1], an x and an observed of different
     shapes, and a negative n fail with InvalidArgumentError.
 
     Args:

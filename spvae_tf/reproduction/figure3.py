@@ -81,7 +81,7 @@ def manifolds(model, steps=8):
     means = model.likelihood.mean(model.decode(codes)).numpy()[:, 0]  # [experts, n², pixels of a leaf]
     means = means.reshape(len(model.graph.leaf_regions), model.num_components, steps**2, -1)
     return [images[..., exists].reshape(*images.shape[:2], height, width)
-            for images, exists, (_, _, height, width) in zip(means, model._leaf_exists, leaf_boxes(model))]
+            for images, exists, (_, _, height, width) in zip(means, model.leaf_exists, leaf_boxes(model))]
 
 
 def preferences(model, images, labels, num_samples=100):

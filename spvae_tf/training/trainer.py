@@ -16,8 +16,7 @@ from tqdm import tqdm
 from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.ops.device import validation_batch
-from spvae_tf.ops.noise import fold_in, random_bits, standard_normal
-from spvae_tf.spvae import make_seed
+from spvae_tf.ops.noise import fold_in, make_seed, random_bits, standard_normal
 from spvae_tf.training import checkpoint
 
 BASE_BATCH = 10_000  # images whose base measure is computed at once
@@ -374,7 +373,7 @@ class Trainer:
         noise = standard_normal(bits, model.variable_dtype)
         with tf.GradientTape() as tape:
             mean, precision = model.encode(x)
-            log_weights = model.log_weights(x, (mean, precision), noise)
+            log_weights, _ = model.importance_weights(x, (mean, precision), noise)
             bound = tf.reduce_mean(model.bound(x, log_base, noise))
         variables = model.trainable_variables
         named = [("the image batch", x), *((f"weight {v.path}", v) for v in variables),

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spvae_tf import spvae as model_module
-from spvae_tf.model import layers
+from spvae_tf.model import layers, mixture
 from spvae_tf.model.reference import PlainSPVAE
 from spvae_tf.model.region_graph import poon_domingos, random_binary_trees, rectangle, single_region
 from spvae_tf.spvae import SPVAE, build_model
@@ -165,14 +164,14 @@ def test_unobserved_pixels_are_filled_for_the_encoder(monkeypatch):
         np.testing.assert_array_equal(masked, other)
         np.testing.assert_allclose(masked[:2], whole[:2], rtol=1e-6)
     mean, precision = model.encode(zeroed)
-    for _ in range(model_module.FILLING_ROUNDS):
+    for _ in range(mixture.FILLING_ROUNDS):
         guess = model.likelihood.mean(model.decode(mean[:, None]))[:, 0]
-        mean, precision = model.encoder(tf.where(model._present(observed), model.split(zeroed), guess)
-                                        * tf.cast(model._present(None), tf.float32))
+        mean, precision = model.encoder(tf.where(model.present(observed), model.split(zeroed), guess)
+                                        * tf.cast(model.present(), tf.float32))
     np.testing.assert_allclose(filled[0], mean, atol=1e-6)
     np.testing.assert_allclose(filled[1], precision, rtol=1e-5)
     assert np.abs(mean - model.encode(zeroed)[0]).max() > 1e-3
-    monkeypatch.setattr(model_module, "FILLING_ROUNDS", 0)
+    monkeypatch.setattr(mixture, "FILLING_ROUNDS", 0)
     for masked, other in zip(model.encode(x, observed), model.encode(zeroed)):
         np.testing.assert_array_equal(masked, other)
 

@@ -192,7 +192,7 @@ def test_spn_over_leaf_elbos_is_an_elbo(name):
     model, plain = models(name)
     x = tf.repeat(images(model)[:1], 4000, axis=0)
     noise = tf.random.stateless_normal(model.noise_shape(1, 4000), [9, 9])
-    leaves = iwae.iwae_bound(model.log_weights(x, model.encode(x), noise))
+    leaves = iwae.iwae_bound(model.importance_weights(x, model.encode(x), noise)[0])
     log_base = model.log_base(x)
     elbo = model.combine(tf.reduce_mean(leaves, axis=1, keepdims=True), log_base[:1]).numpy()[0]
     draws = model.combine(leaves, log_base).numpy()
@@ -361,7 +361,7 @@ def test_images_of_a_batch_do_not_meet():
     together = model.bound(x, model.log_base(x), noise)
     alone = [model.bound(x[i:i + 1], model.log_base(x[i:i + 1]), noise[:, :, i:i + 1])[0]
              for i in range(BATCH)]
-    np.testing.assert_allclose(together, alone, rtol=1e-6)
+    np.testing.assert_allclose(together, alone, rtol=5e-6)
 
 
 def test_seeds():

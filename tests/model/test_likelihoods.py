@@ -40,7 +40,7 @@ def closed_form(likelihood, x, outputs):
 
 def log_prob(likelihood, x, outputs, dtype):
     x, outputs = tf.constant(x, dtype), tuple(tf.constant(o, dtype) for o in outputs)
-    result = likelihood.log_base(x) + likelihood.log_kernel(x, outputs)
+    result = likelihood.log_base(x) + likelihood.log_density(x, outputs)
     assert result.dtype == dtype
     return result.numpy()
 
@@ -78,7 +78,7 @@ def test_gaussian_deviation_is_at_most_one():
     np.testing.assert_allclose(deviation**-2, 1 + o.numpy()**2, rtol=1e-12)
     # precision 1 + 0 at the mean: the density of a standard normal
     zero = tf.zeros([1], tf.float64)
-    value = Gaussian().log_base(zero + 0.5) + Gaussian().log_kernel(zero + 0.5, (zero, zero))
+    value = Gaussian().log_base(zero + 0.5) + Gaussian().log_density(zero + 0.5, (zero, zero))
     assert value.numpy() == pytest.approx([-0.5 * math.log(2 * math.pi)], rel=1e-12)
 
 
@@ -98,7 +98,7 @@ def test_binomial_is_tfp_binomial_but_for_the_constant_inside_the_logarithms():
 @pytest.mark.parametrize("dtype", [tf.float32, tf.float64])
 def test_no_count_costs_more_than_15_43_nats_per_trial(dtype):
     o = tf.constant([-1e30, -1e4, -100, -50, -16, 0, 16, 50, 100, 1e4, 1e30], dtype)
-    kernel = Binomial().log_kernel(tf.constant(PIXELS, dtype), (o,)).numpy()
+    kernel = Binomial().log_density(tf.constant(PIXELS, dtype), (o,)).numpy()
     assert np.isfinite(kernel).all()
     assert (kernel >= -15.43 * 255).all() and (kernel <= 1e-3).all()
     # the worst case is met: all 255 counts against p = 0, none against p = 1
@@ -135,7 +135,7 @@ def kernel_gradients(likelihood, x, outputs, dtype):
     outputs = [tf.constant(o, dtype) for o in outputs]
     with tf.GradientTape() as tape:
         tape.watch(outputs)
-        value = likelihood.log_kernel(tf.constant(x, dtype), outputs)
+        value = likelihood.log_density(tf.constant(x, dtype), outputs)
     return [gradient.numpy() for gradient in tape.gradient(value, outputs)]
 
 

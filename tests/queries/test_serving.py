@@ -10,8 +10,8 @@ import pytest
 
 import spvae_tf
 from spvae_tf.errors import InputError
+from spvae_tf.ops.noise import make_seed
 from spvae_tf.queries import serving as saving
-from spvae_tf.queries.batches import make_seed
 from spvae_tf.training import configuration, data
 from spvae_tf.training.run import Run
 
