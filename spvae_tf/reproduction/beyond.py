@@ -26,21 +26,20 @@ FIELDS = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_
 
 def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinements=400, halves=HIDDEN_HALVES,
             labels=LABELS):
-    """All figures of one trained run: its bounds (`bounds`), and the accuracy of probes on `embed` and on the pixels.
+    """All measurements of one trained run: its bounds, and the accuracy of probes on `embed` and on the pixels.
 
     Args:
       workdir: folder of the run.
       data_dir: of TensorFlow Datasets; the run's own when None.
       num_samples: k of the bounds.
       num_images: test images for them.
-      refinements: steps of fitting q(z | x) to each image. `value_at_half` is of half as many steps and samples, to see
-        whether the bound has levelled off.
+      refinements: steps of fitting q(z | x) to each image.
       halves: of masks.HIDDEN_HALVES.
       labels: how many labelled images the probes learn from, as far as there are enough training images.
 
     Returns:
-      list of dicts with the keys FIELDS. `stderr` is over images, or over `repeats` probes, each from other labelled
-      images. `changes` says what was set besides the fields before it and the seed, or NOTHING.
+      list of dicts with the keys FIELDS. `value_at_half` is of half as many steps and samples, to see whether a bound
+      has levelled off; `stderr` is over images, or over `repeats` probes, each from other labelled images.
 
     Raises:
       InputError: when the folder holds no run, or probes are asked for and the images have no labels.
@@ -70,7 +69,7 @@ def _row(task, setting, values, digits):
 
 
 def _identity(config, dataset):
-    """The fields of FIELDS that tell a run from others, and where and by what it is measured."""
+    """What tells a run from others, `changes` being all that was set besides, and what measures it."""
     changed = [change for change in configuration.changes_as_text(config) if not change.startswith("train_fraction=")]
     if config.max_batches is not None:
         changed.append(f"max_batches={config.max_batches}")
@@ -86,16 +85,8 @@ def bounds(model, images, num_samples, refinements, halves=HIDDEN_HALVES):
     may be far less tight than that of all pixels; the conditionals are therefore those of the fitted q(z | x). (A half
     that covers whole leaf regions leaves the bounds of an SPVAE as tight as they are.)
 
-    Args:
-      model: SPVAE.
-      images: [n, pixels].
-      num_samples: k.
-      refinements: steps of fitting q(z | x) to each image (`SPVAE.refine`).
-      halves: of masks.HIDDEN_HALVES.
-
     Returns:
-      dict (task, setting) -> float64 [n], nats per image: (IMAGE, AMORTISED), (IMAGE, FITTED), and (HALF, half) for
-      each half.
+      dict (task, setting) -> float64 [n]: (IMAGE, AMORTISED), (IMAGE, FITTED), and (HALF, half) for each half.
     """
     def bound(steps, observed=None):
         return model.log_prob(images, num_samples, observed, 0, steps).numpy().astype(np.float64)
@@ -118,14 +109,14 @@ def _probes(model, dataset, labels):
 
 
 def probe(train, test, number):
-    """Probes that learn from disjoint parts of the training images.
+    """Accuracies of at most PROBES probes that learn from disjoint parts, `number` of the training images each.
 
     Args:
       train, test: pairs (features [n, d], labels [n]).
       number: of labelled images in each part.
 
     Returns:
-      The accuracies, at most PROBES of them.
+      Array of the shares of test images classified rightly (`linear_probe`).
     """
     starts = range(0, len(train[0]) - number + 1, number)[:PROBES]
     return np.array([linear_probe([a[start:start + number] for a in train], test) for start in starts])
@@ -137,12 +128,6 @@ def linear_probe(train, test):
     The penalty is the one of PENALTIES with the least squared error on images left out one at a time: nothing but the
     labelled images is used. With the hat matrix H, which gives the predictions ŷ = Hy, the error of the prediction
     for an image from all the others is (y_i − ŷ_i) / (1 − H_ii).
-
-    Args:
-      train, test: pairs (features [n, d], labels [n]).
-
-    Returns:
-      The share of test images classified rightly.
     """
     mean, classes = train[0].mean(axis=0, dtype=np.float64), np.unique(train[1])
     targets = np.equal.outer(train[1], classes).astype(np.float64)
@@ -164,11 +149,7 @@ def linear_probe(train, test):
 # --- the CSV ----------------------------------------------------------------------------------------------------------
 
 def read(path):
-    """The rows of the CSV, dicts with the keys FIELDS; none where there is no file.
-
-    Raises:
-      InputError: when the file is damaged or has other columns.
-    """
+    """The rows of the CSV, none where there is no file; raises InputError when it has other columns or is damaged."""
     rows = files.read_table(path) if Path(path).exists() else []
     if rows and set(rows[0]) != set(FIELDS):
         raise InputError(f"{path} has the columns {', '.join(rows[0])}; they must be {', '.join(FIELDS)}")

@@ -1,7 +1,7 @@
 """Our results beside the published ones: which cells agree, and by how much they differ.
 
-Everything here is a function of the CSVs that the runs left. Rows are dicts of table1.csv; log-likelihoods are nats per
-image.
+Everything here is a function of the CSVs that the runs left. A row is a dict of table1.csv, a run that has been tested;
+log-likelihoods are nats per image.
 """
 
 from pathlib import Path
@@ -23,14 +23,8 @@ SUBSET = "svhn_subset"
 TEST_IMAGES = {name: sizes["test"] for name, sizes in data.OFFICIAL_SIZES.items()} | {SUBSET: 1_952}
 
 
-# --- which runs count -------------------------------------------------------------------------------------------------
-
 def read(folder):
-    """The tested runs in `<results_dir>/<protocol>`, a list of rows.
-
-    Raises:
-      InputError: when there are none, or table1.csv is damaged.
-    """
+    """The rows of `<results_dir>/<protocol>`; raises InputError when there are none or table1.csv is damaged."""
     rows = _read(folder)
     if not rows:
         raise InputError(f"{folder} holds no tested runs of Table 1")
@@ -38,7 +32,7 @@ def read(folder):
 
 
 def read_protocols(results_dir):
-    """The tested runs of each protocol: dict protocol -> rows, none where nothing has been run."""
+    """dict protocol -> rows, none where nothing has been run."""
     return {protocol: _read(Path(results_dir) / protocol) for protocol in configuration.PROTOCOLS}
 
 
@@ -59,23 +53,18 @@ def cell_name(row):
     return ", ".join(row[field] for field in CELL)
 
 
+# --- which runs count -------------------------------------------------------------------------------------------------
+
 def why_partial(row):
-    """What keeps a run from counting as Table 1.
+    """What keeps a run from counting as Table 1, as a list of texts; it is empty for a whole run.
 
-    Args:
-      row: of a data set of TEST_IMAGES.
-
-    Returns:
-      list of str, empty for a run that early stopping ended and that was tested with k = 5,000 on the whole test set.
+    Early stopping has ended a whole run, and it was tested with k = 5,000 on the whole test set.
     """
-    reasons, images = [], TEST_IMAGES[row["dataset"]]
-    if row["num_samples"] != TEST_SAMPLES:
-        reasons.append(f"k = {row['num_samples']}")
-    if row["num_test_images"] != images:
-        reasons.append(f"{row['num_test_images']} of {images} test images")
-    if cut_off(row):
-        reasons.append(f"cut off after {row['batches']} batches")
-    return reasons
+    images = TEST_IMAGES[row["dataset"]]
+    reasons = {f"k = {row['num_samples']}": row["num_samples"] != TEST_SAMPLES,
+               f"{row['num_test_images']} of {images} test images": row["num_test_images"] != images,
+               f"cut off after {row['batches']} batches": cut_off(row)}
+    return [reason for reason, holds in reasons.items() if holds]
 
 
 def cut_off(row):
@@ -85,11 +74,7 @@ def cut_off(row):
 
 
 def counted(rows):
-    """The runs of a cell that count as Table 1, each seed once, or all where none does.
-
-    Returns:
-      (rows, what keeps the others, or these, from counting; "" where nothing does).
-    """
+    """The runs of a cell that count, each seed once, and a note on those left out; all, and why, where none counts."""
     whole = [row for row in rows if not why_partial(row)]
     if not whole:
         return rows, "; ".join(sorted({", ".join(why_partial(row)) for row in rows}))
@@ -129,12 +114,12 @@ def compare(rows):
 
 
 def compare_protocols(results_dir):
-    """`compare` of each protocol: dict protocol -> rows."""
+    """dict protocol -> of `compare`."""
     return {protocol: compare(rows) for protocol, rows in read_protocols(results_dir).items()}
 
 
 def _compare(key, cell, sizes, rows):
-    """The row of a cell for runs of one kind of sizes, at least one."""
+    """A row of `compare` for runs of one kind of sizes, at least one."""
     used, partial = counted(rows)
     row = dict(zip(CELL, key)) | dict(sizes=sizes, runs=len(used), paper_test_ll=cell.test_ll)
     for size in ("hidden_units", "latent_dim"):
@@ -145,22 +130,19 @@ def _compare(key, cell, sizes, rows):
     row["logged_val_ll_k5"], row["logged_test_ll_k5"] = {
         "Table 2's": (cell.logged_val_ll, cell.logged_test_ll),
         "the checkpoint's": cell.checkpoint_logged}.get(sizes, (None, None))
-    # Table 1's number may be that of a model of other sizes
-    with_log = bool(cell.checkpoint) and sizes == "Table 2's"
-    field, published = ("test_ll_k5", row["logged_test_ll_k5"]) if with_log else ("test_ll", cell.test_ll)
-    difference = row[field] - published
-    partial_only = bool(why_partial(used[0])) or sizes == "others"
     notes = [partial] if partial else []
-    if with_log:
+    field, published, source = "test_ll", cell.test_ll, TABLE_1
+    if cell.checkpoint and sizes == "Table 2's":
+        field, published, source = "test_ll_k5", cell.logged_test_ll, LOG
         notes.append("Table 1's number belongs to another checkpoint, H = {}, n_z = {}".format(*cell.checkpoint))
     if sizes == "others":
         notes.append("neither Table 2's sizes nor found by validation")
+    difference = row[field] - published
+    is_partial = why_partial(used[0]) or sizes == "others"
     return row | dict(
-        compared_with=LOG if with_log else TABLE_1, difference=difference,
-        difference_per_pixel=difference / paper.SIDES[key[1]] ** 2,
-        difference_percent=100 * difference / abs(published),
-        verdict="partial" if partial_only else _verdict([run[field] for run in used], published),
-        note="; ".join(notes))
+        compared_with=source, difference=difference, difference_per_pixel=difference / paper.SIDES[key[1]] ** 2,
+        difference_percent=100 * difference / abs(published), note="; ".join(notes),
+        verdict="partial" if is_partial else _verdict([run[field] for run in used], published))
 
 
 def _verdict(values, published):
@@ -170,23 +152,14 @@ def _verdict(values, published):
 
 
 def compare_sizes(rows):
-    """Sets our parameter counts beside Table 2's thousands, which are cut off.
-
-    Args:
-      rows: of table2.csv.
-
-    Returns:
-      list of the rows, each with `difference` in thousands, `difference_percent` and `verdict`.
-    """
+    """Adds to the rows of table2.csv `difference`, in thousands, `difference_percent` and `verdict`."""
     compared = []
     for row in rows:
-        difference = row["params"] // 1000 - row["paper_kparams"]
+        difference = row["params"] // 1000 - row["paper_kparams"]  # the paper's are cut off
         compared.append(row | dict(difference=difference, difference_percent=100 * difference / row["paper_kparams"],
                                    verdict="disagrees" if difference else "agrees"))
     return compared
 
-
-# --- what to say of it ------------------------------------------------------------------------------------------------
 
 def disagreements(compared, sizes=()):
     """A line for each cell of Table 1 (`compare`) and Table 2 (`compare_sizes`) that disagrees."""
@@ -198,7 +171,7 @@ def disagreements(compared, sizes=()):
 
 def not_run(compared):
     """The names of the cells that have not been run."""
-    return [cell_name(row) for row in compared if row["verdict"] == "not run"]
+    return [cell_name(row) for row in compared if not row["runs"]]
 
 
 def without_a_cell(rows):

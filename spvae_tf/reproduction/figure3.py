@@ -17,17 +17,16 @@ def check_labels(dataset):
 
 
 def draw(model, dataset, steps, table, picture):
-    """Figure 3 of a model: the picture, and the preferences as CSV.
+    """Figure 3 of a model: the picture, and the preferences as CSV, with a row for each class and super-pixel.
 
     Args:
-      model: SPVAE with two components and two-dimensional leaf latents.
+      model: SPVAE.
       dataset: data.Dataset with labels (`check_labels`).
       steps: points along each axis of a latent space.
-      table: path of the CSV, with a row for each class and super-pixel.
-      picture: path of the PNG.
+      table, picture: paths of the CSV and the PNG.
 
     Raises:
-      InputError: when the model has other components or latents, or its super-pixels are not a grid.
+      InputError: unless the model has two components and two-dimensional codes, and its super-pixels are a grid.
     """
     if model.num_components != 2:
         raise InputError(f"num_components is {model.num_components}; Figure 3 shows a left and a right VAE, 2")
@@ -42,37 +41,28 @@ def draw(model, dataset, steps, table, picture):
 
 
 def latent_quantiles(steps):
-    """The grid of Kingma & Welling's figure: every one of its cells has the same prior probability.
+    """Codes at equal steps of prior probability, as in Kingma & Welling's figure: float32 [steps², 2].
 
-    Args:
-      steps: n, points along each axis.
-
-    Returns:
-      float32 [n * n, 2], Φ⁻¹((i + ½) / n): the first coordinate grows from left to right, the second from the bottom
-      row to the top row, rows from top to bottom.
+    Coordinates are Φ⁻¹((i + ½) / steps). Rows go from top to bottom: the first coordinate grows to the right, the
+    second upwards.
     """
     points = tf.math.ndtri((np.arange(steps, dtype=np.float32) + 0.5) / steps).numpy()
     return np.stack(np.meshgrid(points, points[::-1]), axis=-1).reshape(-1, 2)
 
 
 def leaf_boxes(model):
-    """Where the super-pixels lie: a list of (top, left, height, width) in pixels, one for each leaf region."""
+    """Where the super-pixels lie: (top, left, height, width) in pixels of each leaf region."""
     return pictures.boxes_of(model.graph.leaf_regions, model.image_shape[1])
 
 
 def manifolds(model, steps=8):
-    """The decoder's mean image E[x_l | z_l] of every leaf VAE over a grid of latent quantiles.
-
-    Args:
-      model: SPVAE with two-dimensional leaf latents.
-      steps: n, points along each axis.
+    """The decoder's mean image E[x_l | z_l] of every leaf VAE at the codes of `latent_quantiles`.
 
     Returns:
-      list over leaf regions of float32 [components, n * n, height, width] in [0, 1], in the order of
-      `latent_quantiles`.
+      list over leaf regions of float32 [components, steps², height, width] in [0, 1].
 
     Raises:
-      InputError: when codes have another number of dimensions than two.
+      InputError: unless codes have two dimensions.
     """
     check_integer("steps", steps)
     if model.latent_dim != 2:
@@ -85,16 +75,6 @@ def manifolds(model, steps=8):
 
 
 def preferences(model, images, labels, num_samples=100):
-    """How probable each leaf VAE is for each class: P(the induced tree ends in it | x), averaged over the class.
-
-    Args:
-      model: SPVAE.
-      images: [n, pixels] in [0, 1].
-      labels: integers [n].
-      num_samples: k of the leaves' bounds.
-
-    Returns:
-      dict label -> float32 [leaf regions, components].
-    """
+    """P(the induced tree ends in a leaf VAE | x), averaged over a class: dict label -> [leaf regions, components]."""
     leaves = model.posterior(images, num_samples, seed=0).leaves.numpy()
     return {int(label): leaves[labels == label].mean(axis=0) for label in np.unique(labels)}

@@ -23,11 +23,7 @@ SHADE_SCALE = matplotlib.colors.PowerNorm(0.5, 0, 1)  # most probabilities are b
 
 
 def boxes_of(regions, width):
-    """The rectangles of pixels that regions fill in an image of `width` columns, a list of boxes.
-
-    Raises:
-      InputError: when a region is not a rectangle.
-    """
+    """The boxes that regions fill in an image of `width` columns; raises InputError unless they are rectangles."""
     boxes = [rectangle(region, width) for region in regions]
     if None in boxes:
         raise InputError(f"{regions[boxes.index(None)]!r} is not a rectangle; only rectangles can be drawn")
@@ -35,17 +31,7 @@ def boxes_of(regions, width):
 
 
 def grid_of(boxes):
-    """The rows and columns of super-pixels.
-
-    Args:
-      boxes: of all of them.
-
-    Returns:
-      (tops, lefts), ascending; every pair is the corner of one super-pixel.
-
-    Raises:
-      InputError: when the super-pixels are not the crossings of such rows and columns.
-    """
+    """(tops, lefts), the rows and columns of super-pixels; raises InputError unless each pair is the corner of one."""
     corners = {box[:2] for box in boxes}
     tops, lefts = (sorted({corner[n] for corner in corners}) for n in (0, 1))
     if not len(boxes) == len(corners) == len(tops) * len(lefts):
@@ -167,7 +153,7 @@ def sum_weights(model, images, path):
 
 
 def grid_boxes(graph, width):
-    """dict region -> its box, counted in super-pixels; raises InputError as `boxes_of` and `grid_of`."""
+    """dict region -> its box, counted in super-pixels."""
     boxes = dict(zip(graph.regions, boxes_of(graph.regions, width)))
     tops, lefts = grid_of([boxes[leaf] for leaf in graph.leaf_regions])
     return {region: (tops.index(top), lefts.index(left),
@@ -252,13 +238,8 @@ def latent_space(manifolds, boxes, preferences, path):
     """Figure 3: the latent space of every leaf VAE, and which of a super-pixel's two each class prefers.
 
     Args:
-      manifolds: of figure3.manifolds, for two components.
-      boxes: of the leaf regions.
-      preferences: of figure3.preferences.
+      manifolds, boxes, preferences: of figure3.manifolds, leaf_boxes and preferences, for two components.
       path: of the PNG.
-
-    Raises:
-      InputError: when the super-pixels are not a grid.
     """
     tops, lefts = grid_of(boxes)
     figure = matplotlib.figure.Figure(figsize=(13, 5.4), layout="constrained")

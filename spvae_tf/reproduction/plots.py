@@ -1,4 +1,4 @@
-"""Plots of runs, drawn from committed records and CSVs alone; log-likelihoods are nats per image."""
+"""Plots of runs as PNGs, drawn from committed records and CSVs alone; log-likelihoods are nats per image."""
 
 import math
 from pathlib import Path
@@ -26,15 +26,7 @@ def save(figure, path):
 
 
 def panels(count, width, height):
-    """A figure of equal panels, in one row, or from four on in two.
-
-    Args:
-      count: how many.
-      width, height: of each, inches.
-
-    Returns:
-      (matplotlib Figure, list of its Axes).
-    """
+    """A figure of equal panels and the list of their axes, in one row, or from four on in two; sizes are inches."""
     rows = 1 if count < 4 else 2
     columns = max(-(-count // rows), 1)
     figure = matplotlib.figure.Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -45,7 +37,6 @@ def panels(count, width, height):
 
 
 def _legend_below(figure):
-    """The legend of the first panel, below all of them."""
     if figure.axes:
         figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
 
@@ -61,12 +52,7 @@ def of_results(results_dir, folder):
 # --- Table 1 ----------------------------------------------------------------------------------------------------------
 
 def ours_against_paper(compared, path):
-    """Ours beside the paper's at Table 2's sizes: a panel for each benchmark that was run, models side by side.
-
-    Args:
-      compared: dict protocol -> of compare.compare.
-      path: of the PNG.
-    """
+    """Ours (compare.compare_protocols) beside the paper's at Table 2's sizes, a panel for each benchmark."""
     benchmarks = [key for key in report.BENCHMARKS
                   if any((r["dataset"], r["likelihood"]) == key and r["runs"] for c in compared.values() for r in c)]
     figure, all_axes = panels(len(benchmarks), 3.4, 3.6)
@@ -90,16 +76,10 @@ def ours_against_paper(compared, path):
 
 
 def learning_curves(folder, path):
-    """Validation ELBO (k = 5) against batches of Table 1's runs at Table 2's sizes.
-
-    Each data set and likelihood has a panel, each run a line.
-
-    Args:
-      folder: `<results_dir>/<protocol>` with records/ and curves/.
-      path: of the PNG.
+    """Validation ELBO (k = 5) against batches of Table 1's runs at Table 2's sizes, a panel for each benchmark.
 
     Raises:
-      InputError: when the folder holds no such run.
+      InputError: when `<results_dir>/<protocol>` holds no such run.
     """
     records = [r for r in table1.records_of(folder) if r["preset"] == "tuned" and r["dataset"] in paper.DATASETS
                and (Path(folder) / "curves" / f"{r['name']}.csv").exists()]
@@ -135,17 +115,28 @@ def _draw_curves(axes, folder, records):
     axes.legend(frameon=False, loc="lower right")
 
 
+def scaling(timings, path):
+    """How an SPVAE training step grows with k, batch, Δ and experts (benchmark.scaling), a panel each."""
+    figure = matplotlib.figure.Figure(figsize=(3.2 * len(timings), 3.2), layout="constrained")
+    for axes, (title, points) in zip(figure.subplots(1, len(timings), squeeze=False)[0], timings.items()):
+        values, seconds = zip(*points)
+        axes.loglog(values, [1e3 * s for s in seconds], "o-", color=COLOURS["SPVAE"])
+        axes.set_xticks(values, [str(v) for v in values])
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+        axes.set(xlabel=title, ylabel="ms per training step", ylim=(500 * min(seconds), 2000 * max(seconds)))
+        axes.grid(alpha=0.3)
+    save(figure, path)
+
+
 # --- less data --------------------------------------------------------------------------------------------------------
 
 def low_data_sweep(rows, path):
     """Figure 2: test ELBO against the fraction of the training set, continuous left, discrete right.
 
     Lines are k = 5 (mean over seeds, bars are standard deviations), crosses the larger k where there is one; grey is
-    the authors' sweep, digitised from their notebooks.
-
-    Args:
-      rows: of one protocol and preset, as figure2.read returns them.
-      path: of the PNG.
+    the authors' sweep, digitised from their notebooks. `rows` are of figure2.read.
 
     Raises:
       InputError: when every run diverged.
@@ -178,14 +169,9 @@ def _draw_sweep(axes, rows):
 
 
 def tightness(rows, path):
-    """log p(image) by the encoder's q (open marks) and by a fitted one (full marks), against the fraction of the
-    training images: a panel for each data set, likelihood and protocol.
+    """log p(image) by the encoder's q (open marks) and by a fitted one (full marks), against the training fraction.
 
-    Bars are standard deviations over seeds; what lies far below all else stands as a number at the lower edge.
-
-    Args:
-      rows: of usefulness.csv.
-      path: of the PNG.
+    `rows` are of usefulness.csv; bars are standard deviations over seeds.
     """
     benchmarks = sorted(grouped([row for row in rows if row["task"] == beyond.IMAGE],
                                 "dataset", "likelihood", "protocol").items())
@@ -231,10 +217,7 @@ def _fraction_axis(axes):
 def _mark_points_far_below(axes, points):
     """Keeps a collapsed model from flattening all else: its values stand as numbers at the lower edge.
 
-    Args:
-      axes: with their lines drawn.
-      points: of each data set a list of (fraction, value, colour). A point is far below the others of its own data set;
-        another's may lie anywhere.
+    `points` has of each data set a list of (fraction, value, colour). Points are compared with those of their own.
     """
     below, others = [], []
     for of_dataset in points:
@@ -273,25 +256,3 @@ def _sweep_legend(rows):
     if paper.digitized_sweep().keys() & grouped(rows, "model", "dataset", "likelihood").keys():
         handles.append(line("authors' notebooks, k = 5", color="0.85", lw=3))
     return handles
-
-
-# --- the benchmark ----------------------------------------------------------------------------------------------------
-
-def scaling(timings, path):
-    """How an SPVAE training step grows with k, batch, Δ and experts, a panel each, both axes logarithmic.
-
-    Args:
-      timings: of benchmark.scaling.
-      path: of the PNG.
-    """
-    figure = matplotlib.figure.Figure(figsize=(3.2 * len(timings), 3.2), layout="constrained")
-    for axes, (title, points) in zip(figure.subplots(1, len(timings), squeeze=False)[0], timings.items()):
-        values, seconds = zip(*points)
-        axes.loglog(values, [1e3 * s for s in seconds], "o-", color=COLOURS["SPVAE"])
-        axes.set_xticks(values, [str(v) for v in values])
-        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.minorticks_off()
-        axes.set(xlabel=title, ylabel="ms per training step", ylim=(500 * min(seconds), 2000 * max(seconds)))
-        axes.grid(alpha=0.3)
-    save(figure, path)

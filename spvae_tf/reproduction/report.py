@@ -1,8 +1,7 @@
-"""The generated parts of RESULTS.md and README.md: every number on them, recomputed from the CSVs that the runs left.
+"""The generated blocks of RESULTS.md and README.md: every number on them, recomputed from the CSVs that the runs left.
 
-A table is a list of lines, each a list of str; the first is its head. `compared` is of compare.compare, one protocol's
-or a dict protocol -> one's. Log-likelihoods are nats per image, k = 5,000 where not said otherwise; "±" is over seeds,
-and the number of runs stands in brackets.
+A table is a list of lines, each a list of str; the first is its head. Log-likelihoods are nats per image, k = 5,000
+where not said otherwise; "±" is over seeds, and the number of runs stands in brackets.
 """
 
 import math
@@ -21,19 +20,16 @@ SEEDS = {"SPVAE": 3, "VAE": 3, "Conv-SPVAE": 1, "Conv-VAE": 1}  # that a cell is
 PAIRS = (("SPVAE", "VAE"), ("Conv-SPVAE", "Conv-VAE"))
 BENCHMARKS = tuple(dict.fromkeys(key[1:] for key in paper.CELLS))
 BEST = 3  # sizes shown of those that the authors tried
+SUBSET_COMMAND = (
+    f"bash scripts/reproduce_table1.sh --preset=tuned --protocol=released --datasets=<path>/{compare.SUBSET}.npz "
+    f"--cell_of=svhn_cropped --models=SPVAE,VAE --results_dir=results/{compare.SUBSET}")
 
-
-# --- the pages --------------------------------------------------------------------------------------------------------
 
 def results_blocks(results_dir):
-    """Every block of RESULTS.md, recomputed from the CSVs.
+    """The blocks of RESULTS.md: dict name -> Markdown.
 
-    Args:
-      results_dir: folder with table2.csv, and `<protocol>/table1.csv`, `<protocol>/low_data_sweep.csv`, usefulness.csv
-        and svhn_subset/`<protocol>`/table1.csv; what is missing of these has not been run.
-
-    Returns:
-      dict name of a block -> its Markdown.
+    `results_dir` holds table2.csv, `<protocol>`/table1.csv, `<protocol>`/low_data_sweep.csv, usefulness.csv and
+    svhn_subset/`<protocol>`/table1.csv; what is missing of the latter four has not been run.
     """
     folder = Path(results_dir)
     rows = compare.read_protocols(folder)
@@ -48,25 +44,19 @@ def results_blocks(results_dir):
                    f"validation, {protocol}": at_k5(compared[protocol]),
                    f"less data, {protocol}": less_data(folder / protocol),
                    f"cost, {protocol}": cost(rows[protocol])}
-    return ({name: text.markdown(lines) for name, lines in tables.items()}
-            | {f"not run, {protocol}": commands_for_missing(rows[protocol], protocol) for protocol in rows}
-            | {"svhn subset": _subset_block(folder)})
+    blocks = {name: text.markdown(lines) for name, lines in tables.items()}
+    blocks |= {f"not run, {protocol}": commands_for_missing(rows[protocol], protocol) for protocol in rows}
+    command = "" if len(small := subset(folder)) > 1 else f"\n\n```bash\n{SUBSET_COMMAND}\n```"
+    return blocks | {"svhn subset": text.markdown(small) + command}
 
 
 def readme_blocks(results_dir):
-    """The block of README.md, recomputed from the CSVs; as `results_blocks`."""
+    """The block of README.md, as `results_blocks`."""
     return {"table 1": text.markdown(summary(compare.compare_protocols(results_dir)))}
 
 
 def fill(page, blocks):
-    """Replaces what stands between the marks `<!-- begin: name -->` and `<!-- end: name -->`.
-
-    Args:
-      page: text of RESULTS.md or README.md.
-      blocks: of `results_blocks` or `readme_blocks`.
-
-    Returns:
-      The text with its blocks made anew.
+    """A page's text with its blocks made anew, between the marks `<!-- begin: name -->` and `<!-- end: name -->`.
 
     Raises:
       InputError: when the page has other blocks than these, or marks that do not match.
@@ -134,11 +124,7 @@ def summary(compared):
 
 
 def margins(compared):
-    """By how much the model with an SPN beats the one without, at Table 2's sizes, on every benchmark.
-
-    The deviation is that of a difference of two runs, the root of the sum of both variances over seeds; in brackets
-    stand the runs of either model.
-    """
+    """By how much the model with an SPN beats the one without, at Table 2's sizes; in brackets the runs of either."""
     lines = [["benchmark", "difference", "published", *(f"protocol {name}" for name in compared)]]
     for pair in PAIRS:
         for benchmark in BENCHMARKS:
@@ -153,6 +139,7 @@ def margins(compared):
 def _margin(one, other):
     if one is None or other is None:
         return "—"
+    # of a difference of two runs: the root of the sum of both variances over seeds
     deviation = math.hypot(*(math.nan if row["test_ll_std"] is None else row["test_ll_std"] for row in (one, other)))
     return text.spread(one["test_ll"] - other["test_ll"], deviation, f"{one['runs']}, {other['runs']}", sign="+")
 
@@ -215,10 +202,7 @@ def commands_for_missing(rows, protocol):
 # --- less data --------------------------------------------------------------------------------------------------------
 
 def subset(results_dir):
-    """The SVHN subset, under its own name, beside the authors' sweep at about as small a part of SVHN.
-
-    A line is for runs of the same sizes; the partial ones do not count where there are others.
-    """
+    """The SVHN subset, under its own name, beside the authors' sweep at about as small a part of SVHN."""
     curves, lines = paper.digitized_sweep(), []
     for protocol, rows in compare.read_protocols(Path(results_dir) / compare.SUBSET).items():
         rows = [row for row in rows if row["dataset"] == compare.SUBSET]
@@ -235,22 +219,10 @@ def subset(results_dir):
              "authors, SVHN at 5 %, k = 5", "at 6 %", "note"], *(line for _, line in sorted(lines))]
 
 
-SUBSET_COMMAND = (
-    f"bash scripts/reproduce_table1.sh --preset=tuned --protocol=released --datasets=<path>/{compare.SUBSET}.npz "
-    f"--cell_of=svhn_cropped --models=SPVAE,VAE --results_dir=results/{compare.SUBSET}")
-
-
-def _subset_block(results_dir):
-    """The table of the SVHN subset, or the command that would run it."""
-    lines = subset(results_dir)
-    return text.markdown(lines) + ("" if len(lines) > 1 else f"\n\n```bash\n{SUBSET_COMMAND}\n```")
-
-
 def less_data(folder):
     """Figure 2 as a table: the test ELBO on the whole training set, and what a part of it costs, paired by seed.
 
-    Only runs count that early stopping ended. Each model has a line with k = 5, and one with k = 5,000 where some runs
-    were tested so on all test images. A model that was not run on the whole has none.
+    Only runs count that early stopping ended, for k = 5,000 only those tested on all test images.
     """
     rows = [row for row in records.read_rows(figure2.path_of(folder), figure2.FIELDS)
             if row["dataset"] in paper.DATASETS and not compare.cut_off(row)]
@@ -305,10 +277,7 @@ def _useful(rows):
 
 
 def bounds(rows):
-    """log p(image) by the encoder's q and by a fitted one, and SPVAE's mean minus VAE's.
-
-    A line is for a part of the training images.
-    """
+    """log p(image) by the encoder's q and by a fitted one, and SPVAE's mean minus VAE's, for each training fraction."""
     settings = (beyond.AMORTISED, beyond.FITTED)
     columns = [(model, setting) for model in PAIRS[0] for setting in settings]
     lines = [["data, protocol", "training images", *map(", ".join, columns),
