@@ -1,8 +1,8 @@
 """Measures what trained models know besides density, and adds it to a CSV.
 
-Of test images log p(image), by the encoder's q(z | x) and by one fitted to each image; for each half of them
-log p(hidden half | visible half); and for 100, 1,000 and 10,000 labels the accuracy of a linear probe on the embedding
-and on the pixels.
+Of test images: log p(image), by the encoder's q(z | x) and by one fitted to each image, and for each half
+log p(hidden half | visible half). Of 100, 1,000 and 10,000 labels: the accuracy of a linear probe on the embedding and
+on the pixels.
 
 Examples:
   python scripts/usefulness.py --workdirs=results/paper/runs/spvae-…-seed0,results/paper/runs/vae-…-seed0
@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from spvae_tf.reproduction import beyond
+from spvae_tf.training.run import Run
 
 _WORKDIRS = flags.DEFINE_list("workdirs", None, "Folders of trained runs.", required=True)
 _OUT = flags.DEFINE_string("out", "results/usefulness.csv", "The CSV.")
@@ -26,11 +27,11 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets
 
 
 def main():
-    beyond.read(_OUT.value)  # or a damaged CSV would be found only after the first run was measured
+    beyond.read(_OUT.value)  # a damaged CSV ends the script before anything is measured
     only = dict(halves=(), labels=()) if _BOUNDS_ONLY.value else {}
     for workdir in _WORKDIRS.value:
-        rows = beyond.measure(workdir, _DATA_DIR.value, _NUM_SAMPLES.value, _NUM_IMAGES.value,
-                                  _REFINEMENTS.value, **only)
+        rows = beyond.measure(Run.open(workdir, _DATA_DIR.value), _NUM_SAMPLES.value, _NUM_IMAGES.value,
+                              _REFINEMENTS.value, **only)
         beyond.write(Path(_OUT.value), rows)
         print("\n".join(f"{r['model']}, {r['likelihood']}, {100 * r['train_fraction']:g} % of the images, "
                         f"seed {r['seed']}: {r['task']} ({r['setting']}): "

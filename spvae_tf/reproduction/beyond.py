@@ -11,7 +11,6 @@ from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.queries.masks import HIDDEN_HALVES, hide_half
 from spvae_tf.training import configuration, provenance
-from spvae_tf.training.run import Run
 
 LABELS = (100, 1000, 10_000)  # labelled images a probe learns from
 PROBES, POOL = 5, 20_000  # probes for each of them at most, on disjoint parts of the first so many training images
@@ -24,13 +23,11 @@ FIELDS = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_
           "num_images", "device", "versions", "commit")
 
 
-def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinements=400, halves=HIDDEN_HALVES,
-            labels=LABELS):
-    """All measurements of one trained run: its bounds, and the accuracy of probes on `embed` and on the pixels.
+def measure(run, num_samples=1000, num_images=500, refinements=400, halves=HIDDEN_HALVES, labels=LABELS):
+    """Measures a trained run: its bounds, and the accuracy of probes on `embed` and on the pixels.
 
     Args:
-      workdir: folder of the run.
-      data_dir: of TensorFlow Datasets; the run's own when None.
+      run: training.run.Run.
       num_samples: k of the bounds.
       num_images: test images for them.
       refinements: steps of fitting q(z | x) to each image.
@@ -42,10 +39,9 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinement
       has levelled off; `stderr` is over images, or over `repeats` probes, each from other labelled images.
 
     Raises:
-      InputError: when the folder holds no run, or probes are asked for and the images have no labels.
+      InputError: when the folder holds no trained model, or there are no labels for the probes.
     """
-    run = Run.open(workdir, data_dir)
-    config, model, dataset = run.config, run.model, run.dataset
+    model, dataset = run.model, run.dataset
     if labels and (dataset.train_labels is None or dataset.test_labels is None):
         raise InputError(f"data set {dataset.name} has no labels of its training and test images")
     images = dataset.test[:num_images]
@@ -59,7 +55,7 @@ def measure(workdir, data_dir=None, num_samples=1000, num_images=500, refinement
         rows += [_row(PROBE + kind, number, accuracies, 4) | dict(
             repeats=len(accuracies), num_images=len(dataset.test))
             for (kind, number), accuracies in _probes(model, dataset, labels).items()]
-    identity = _identity(config, dataset)
+    identity = _identity(run.config, dataset)
     return [identity | row for row in rows]
 
 

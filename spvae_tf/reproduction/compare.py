@@ -69,7 +69,7 @@ def why_partial(row):
 
 def cut_off(row):
     """Whether something other than early stopping ended a run."""
-    patience = configuration.PROTOCOLS[row["protocol"]]["patience"] * configuration.make_config().validate_every
+    patience = configuration.PROTOCOLS[row["protocol"]]["patience"] * configuration.SETTINGS["validate_every"]
     return row["batches"] - row["best_batch"] < patience
 
 

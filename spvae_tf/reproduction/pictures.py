@@ -40,17 +40,15 @@ def grid_of(boxes):
     return tops, lefts
 
 
-# --- the region graph -------------------------------------------------------------------------------------------------
-
-def region_graph(path, rows=2, columns=2):
-    """The region graph of a small grid of super-pixels (section 3.3), and the SPN with two nodes per region over it."""
-    graph = poon_domingos(rows, columns, 1)
+def region_graph(path):
+    """The region graph of 2 × 2 super-pixels (section 3.3), and the SPN with two nodes per region over it."""
+    graph = poon_domingos(2, 2, 1)
     figure = matplotlib.figure.Figure(figsize=(12, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.8))
     places = {region: (x, level) for level, regions in enumerate((graph.leaf_regions, *graph.levels))
               for region, x in zip(regions, _side_by_side(len(regions)))}
-    _draw_regions(left, graph, places, (rows, columns))
-    _draw_spn(right, graph, places, (rows, columns))
+    _draw_regions(left, graph, places)
+    _draw_spn(right, graph, places)
     left.set_title(f"region graph: {len(graph.regions)} regions, {len(graph.partitions)} partitions (dots)")
     right.set_title("SPN: sums +, products ×, two VAEs for each super-pixel")
     for axes in (left, right):
@@ -65,11 +63,11 @@ def _side_by_side(count, distance=1.0):
     return [distance * (n - (count - 1) / 2) for n in range(count)]
 
 
-def _draw_regions(axes, graph, places, shape):
+def _draw_regions(axes, graph, places):
     """Regions as shaded grids, partitions as dots between a region and its children."""
     for region in graph.regions:
         x, y = 1.3 * places[region][0], 1.6 * places[region][1]
-        _draw_scope(axes, region, x, y, shape, 0.5)
+        _draw_scope(axes, region, x, y, 0.5)
         partitions = graph.partitions_of(region)
         for partition, shift in zip(partitions, _side_by_side(len(partitions), 0.7)):
             dot = x + shift, y - 0.62
@@ -79,7 +77,7 @@ def _draw_regions(axes, graph, places, shape):
                 _edge(axes, dot, (1.3 * places[child][0], 1.6 * places[child][1]))
 
 
-def _draw_spn(axes, graph, places, shape, num_nodes=2):
+def _draw_spn(axes, graph, places, num_nodes=2):
     """Every node of the SPN: the products of a region in a row below its sums."""
     levels, _, count, _ = compile_levels(graph, num_nodes, num_nodes)
     at = np.zeros([count, 2])  # of each node
@@ -87,7 +85,7 @@ def _draw_spn(axes, graph, places, shape, num_nodes=2):
         for component, shift in enumerate(_side_by_side(num_nodes, 0.7)):
             node = n * num_nodes + component
             at[node] = 2.4 * places[region][0] + shift, 0
-            _draw_scope(axes, region, *at[node], shape, 0.42)
+            _draw_scope(axes, region, *at[node], 0.42)
     for level in levels:
         for r, region in enumerate(level.regions):
             x, y = 2.4 * places[region][0], 2.4 * places[region][1]
@@ -103,13 +101,11 @@ def _draw_spn(axes, graph, places, shape, num_nodes=2):
                 _draw_node(axes, *at[node], "+")
 
 
-def _draw_scope(axes, region, x, y, shape, size):
-    """The grid of super-pixels with the region's shaded."""
-    rows, columns = shape
-    for pixel in range(rows * columns):
-        row, column = divmod(pixel, columns)
+def _draw_scope(axes, region, x, y, size):
+    """The 2 × 2 super-pixels with the region's shaded."""
+    for pixel, (row, column) in enumerate(np.ndindex(2, 2)):
         axes.add_patch(matplotlib.patches.Rectangle(
-            (x + (column / columns - 0.5) * size, y + (0.5 - (row + 1) / rows) * size), size / columns, size / rows,
+            (x + (column - 1) * size / 2, y - row * size / 2), size / 2, size / 2,
             facecolor="#0072B2" if pixel in region.scope else "white", edgecolor="0.3", lw=0.8, zorder=3))
 
 
@@ -122,16 +118,12 @@ def _draw_node(axes, x, y, sign):
     axes.annotate(sign, (x, y), ha="center", va="center", fontsize=9, zorder=4)
 
 
-# --- what the sums prefer ---------------------------------------------------------------------------------------------
-
 def sum_weights(model, images, path):
     """How an SPVAE splits images: every rectangle of super-pixels with its cuts, by the sum weights and by test images.
 
     A region's shade is the probability that the induced tree has it. A cut is as wide as the probability that the
     region, when the tree has it, is split there. A super-pixel is filled up to the probability of its first VAE.
-
-    Raises:
-      InputError: when the model has no sums, a region is not a rectangle, or the super-pixels are not a grid.
+    Raises InputError unless the model has sums, all regions are rectangles, and the super-pixels a grid.
     """
     if not model.graph.partitions:
         raise InputError("a model of a single region has no sum weights to draw")
@@ -162,7 +154,7 @@ def grid_boxes(graph, width):
 
 
 def _draw_splits(axes, graph, boxes, states):
-    """One panel of `sum_weights`: rectangles of one size make a block, in which they lie as in the image."""
+    """A panel of `sum_weights`: rectangles of one size make a block, in which they lie as in the image."""
     split = dict(zip(graph.partitions, states.partitions.numpy().mean(axis=0)))
     first_vae = dict(zip(graph.leaf_regions, states.leaves.numpy().mean(axis=0)[:, 0]))
     rows, columns = boxes[graph.root][2:]
@@ -198,8 +190,6 @@ def _draw_cuts(axes, x, y, children, box, probability):
                       solid_capstyle="butt")
 
 
-# --- samples and reconstructions --------------------------------------------------------------------------------------
-
 def samples(model, images, path, rows=6, columns=10):
     """Test images beside the model's own: E[x | z] of trees and codes drawn from the prior."""
     drawn = model.sample(rows * columns, seed=0).numpy()
@@ -231,8 +221,6 @@ def _show(axes, image, title=None):
     axes.set(xticks=[], yticks=[], title=title)
     axes.spines[:].set_visible(False)
 
-
-# --- Figure 3 ---------------------------------------------------------------------------------------------------------
 
 def latent_space(manifolds, boxes, preferences, path):
     """Figure 3: the latent space of every leaf VAE, and which of a super-pixel's two each class prefers.

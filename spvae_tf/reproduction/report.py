@@ -255,25 +255,16 @@ def useful_rows(results_dir):
 
 def usefulness(rows):
     """What models know besides density: a line for each task and setting, a column for each model."""
-    def order(key):
-        rank = (beyond.IMAGE, beyond.HALF).index(key[3]) if key[3] in (beyond.IMAGE, beyond.HALF) else 2
-        return *key[:3], rank, key[4] if isinstance(key[4], int) else 0, key[3]
-
-    def line(dataset, likelihood, protocol, task, setting, group):
-        unit = f"{setting:,} labels" if isinstance(setting, int) else setting + " half hidden" * (task == beyond.HALF)
-        return [f"{dataset}, {likelihood}, {protocol}", task, unit, *(
-            _useful([row for row in group if row["model"] == model]) for model in models)]
-
     models = [model for model in MODELS if any(row["model"] == model for row in rows)]
+    lines = [["data, protocol", "task", "setting", *models]]
     groups = grouped(rows, "dataset", "likelihood", "protocol", "task", "setting")
-    return [["data, protocol", "task", "setting", *models],
-            *(line(*key, groups[key]) for key in sorted(groups, key=order))]
-
-
-def _useful(rows):
-    """Mean ± standard deviation over seeds (runs), of accuracies in per cent."""
-    scale, unit = (100, " %") if any(row["task"].startswith(beyond.PROBE) for row in rows) else (1, "")
-    return text.mean_of([scale * row["value"] for row in rows], unit=unit)
+    for *data, task, setting in sorted(groups, key=lambda key: (*key[:3], key[4] if isinstance(key[4], int) else 0)):
+        scale, unit = (100, " %") if isinstance(setting, int) else (1, "")
+        name = f"{setting:,} labels" if isinstance(setting, int) else setting + " half hidden" * (task == beyond.HALF)
+        values = [[scale * row["value"] for row in groups[*data, task, setting] if row["model"] == model]
+                  for model in models]
+        lines.append([", ".join(data), task, name, *(text.mean_of(v, unit=unit) for v in values)])
+    return lines
 
 
 def bounds(rows):

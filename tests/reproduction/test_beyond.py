@@ -115,8 +115,8 @@ def workdir(tmp_path_factory):
 
 
 def test_figures_of_a_run(workdir):
-    rows = beyond.measure(workdir / "mine", num_samples=20, num_images=10, refinements=6, labels=(10, 25, 100))
     run = Run.open(workdir / "mine")
+    rows = beyond.measure(run, num_samples=20, num_images=10, refinements=6, labels=(10, 25, 100))
     model, test = run.model, run.dataset.test
     assert [(row["task"], row["setting"], row["repeats"]) for row in rows] == [
         (beyond.IMAGE, beyond.AMORTISED, 1), (beyond.IMAGE, beyond.FITTED, 1),
@@ -136,10 +136,11 @@ def test_figures_of_a_run(workdir):
     assert lines[-1][2:] == ["25 labels", f"{100 * rows[-1]['value'] + 25:.1f} % ± 35.4 (2)"]
 
 
-def test_images_without_labels_are_refused_where_labels_are_needed(workdir):
+def test_images_without_labels_are_an_error_where_labels_are_needed(workdir):
+    unlabelled = Run.open(workdir / "unlabelled")
     with pytest.raises(InputError, match="unlabelled has no labels"):
-        beyond.measure(workdir / "unlabelled")
-    rows = beyond.measure(workdir / "unlabelled", num_samples=4, num_images=10, refinements=2, halves=(), labels=())
+        beyond.measure(unlabelled)
+    rows = beyond.measure(unlabelled, num_samples=4, num_images=10, refinements=2, halves=(), labels=())
     assert [row["setting"] for row in rows] == [beyond.AMORTISED, beyond.FITTED]
 
 
