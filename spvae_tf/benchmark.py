@@ -25,7 +25,8 @@ from spvae_tf.ops.device import codes_at_once, on_gpu
 from spvae_tf.ops.functions import softplus
 from spvae_tf.ops.noise import random_bits, standard_normal
 from spvae_tf.ops.runtime import configure
-from spvae_tf.spvae import EVALUATION_BATCH, MODELS
+from spvae_tf.queries.density import EVALUATION_BATCH
+from spvae_tf.spvae import MODELS
 from spvae_tf.training import configuration
 from spvae_tf.training import provenance as environment
 from spvae_tf.training import run as experiment

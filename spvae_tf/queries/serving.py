@@ -1,7 +1,7 @@
 """A model for serving: a TensorFlow SavedModel that answers queries without this package and without Keras.
 
-For use in Python, `spvae_tf.load` gives back the model of a run, and Keras' own `model.save("model.keras")` and
-`keras.models.load_model` any model: both are the whole SPVAE. A SavedModel is three of its queries, compiled.
+In Python, `spvae_tf.load` gives back the model of a run. Keras' own `model.save("model.keras")` and
+`keras.models.load_model` work for any model. Both give the whole SPVAE; a SavedModel is three of its queries, compiled.
 """
 
 import os
@@ -12,16 +12,13 @@ import tensorflow as tf
 
 from spvae_tf.errors import InputError, check_integer
 from spvae_tf.ops.device import CPU_CODES, at_once_on_cpu
+from spvae_tf.queries.batches import in_batches_of_a_graph
+from spvae_tf.queries.density import streamed_bound
+from spvae_tf.queries.images import posterior_mean, sample_batch
 
 
 class Served(tf.Module):
-    """Queries of a model as functions of tensors, for any number of images.
-
-    Args:
-      model: SPVAE.
-      num_samples: k of `log_prob` and `inpaint`.
-      batch_size: images answered together; bounds the memory.
-    """
+    """Queries of a model as functions of tensors, for any number of images; arguments as in `export`."""
 
     def __init__(self, model, num_samples, batch_size):
         super().__init__(name="spvae")
@@ -30,16 +27,15 @@ class Served(tf.Module):
         observed = tf.TensorSpec(images.shape, tf.bool, name="observed")
         seed = tf.TensorSpec([2], tf.int32, name="seed")
         n = tf.TensorSpec([], tf.int32, name="n")
+        codes = at_once_on_cpu(CPU_CODES, model.graph.num_variables)  # whatever it is exported on: it may run anywhere
 
         def log_prob(x, observed, seed):
-            # chunks for a CPU, whatever the model is exported on: it may be served anywhere
-            codes = at_once_on_cpu(CPU_CODES, x.shape[1])
-            return model._streamed(x, observed, tf.constant(num_samples), seed, codes=codes)[0]
+            return streamed_bound(model, x, observed, tf.constant(num_samples), seed, codes=codes).log_prob
 
         def inpaint(x, observed, seed):
-            return model._posterior_mean(x, observed, num_samples, seed)
+            return posterior_mean(model, x, observed, num_samples, seed)
 
-        def batches_of_images(query):
+        def of_images(query):
             def answer(x, observed, seed):
                 same = tf.debugging.assert_equal(
                     tf.shape(x), tf.shape(observed), "x and observed must have the same shape")
@@ -47,41 +43,18 @@ class Served(tf.Module):
                     x = tf.identity(x)
                 inside = tf.reduce_all(tf.where(observed, (x >= 0) & (x <= 1), True))
                 tf.debugging.Assert(inside, ["observed pixels must lie in [0, 1]"])
-                return in_batches(query, [tf.where(observed, x, 0), observed], seed, batch_size, model.variable_dtype)
+                return in_batches_of_a_graph(query, [tf.where(observed, x, 0), observed], seed, batch_size, x.dtype)
             return answer
 
         def sample(n, seed):
             with tf.control_dependencies([tf.debugging.assert_non_negative(n, "n must not be negative")]):
                 n = tf.identity(n)
-            return in_batches(lambda rows, seed: model._samples(batch_size, True, seed), [tf.range(n)], seed,
-                              batch_size, model.variable_dtype)
+            return in_batches_of_a_graph(lambda _, seed: sample_batch(model, batch_size, True, seed), [tf.range(n)],
+                                         seed, batch_size, model.variable_dtype)
 
-        self.log_prob = tf.function(batches_of_images(log_prob), input_signature=[images, observed, seed])
-        self.inpaint = tf.function(batches_of_images(inpaint), input_signature=[images, observed, seed])
+        self.log_prob = tf.function(of_images(log_prob), input_signature=[images, observed, seed])
+        self.inpaint = tf.function(of_images(inpaint), input_signature=[images, observed, seed])
         self.sample = tf.function(sample, input_signature=[n, seed])
-
-
-def in_batches(query, rows, seed, size, dtype):
-    """`inputs.in_batches` inside a graph: batches of one size, the last filled up, each with its own seed.
-
-    Args:
-      query: function of a batch of each of `rows` and a seed; returns a tensor [size, …].
-      rows: a list of tensors [n, …].
-      seed: int32 [2].
-      size: rows in a batch.
-      dtype: of the result.
-
-    Returns:
-      Tensor [n, …].
-    """
-    n = tf.shape(rows[0])[0]
-    count = -(-n // size)
-    places = tf.minimum(tf.range(count * size), n - 1)
-    batches = [tf.reshape(tf.gather(a, places), [count, size, *a.shape[1:]]) for a in rows]
-    answers = tf.map_fn(
-        lambda batch: query(*batch[1:], tf.random.experimental.stateless_fold_in(seed, batch[0])),
-        (tf.range(count), *batches), fn_output_signature=dtype, parallel_iterations=1)
-    return tf.reshape(answers, [count * size, *answers.shape[2:]])[:n]
 
 
 def export(model, path, num_samples=100, batch_size=10):
@@ -92,14 +65,14 @@ def export(model, path, num_samples=100, batch_size=10):
     * sample(n, seed) -> {"output_0": [n, pixels]}, E[x | z] of new images;
 
     with x [batch, pixels] in [0, 1], observed bool [batch, pixels] (NaN allowed where False), seed int32 [2], as
-    `make_seed` gives it, and n an int32. Observed pixels outside [0, 1], an x and an observed of different
+    `ops.noise.make_seed` gives it, and n an int32. Observed pixels outside [0, 1], an x and an observed of different
     shapes, and a negative n fail with InvalidArgumentError.
 
     Args:
       model: SPVAE.
       path: of the folder to make.
       num_samples: k of log_prob and inpaint.
-      batch_size: images answered together.
+      batch_size: images answered together; bounds the memory.
 
     Raises:
       InputError: when the folder exists or cannot be written, or a count is below 1.

@@ -17,6 +17,7 @@ from spvae_tf.errors import InputError
 from spvae_tf.model import iwae
 from spvae_tf.model.reference import PlainSPVAE, pixel_log_prob
 from spvae_tf.model.region_graph import poon_domingos, single_region
+from spvae_tf.queries import density
 from spvae_tf.spvae import SPVAE
 
 tfd = tfp.distributions
@@ -309,7 +310,7 @@ def test_refinement_finds_the_best_gaussian_for_each_image(likelihood, scale):
     grid = [a.ravel() for a in np.meshgrid(np.linspace(-3, 3, 241), np.geomspace(0.01, 1.5, 120))]
     tensors = tf.constant(x), tf.constant(observed)
     encoder, refined = ([a.numpy()[0, :, 0].astype(np.float64) for a in q] for q in
-                        (model.encode(*tensors), model.refine(*tensors, 400, tf.constant([0, 20]))))
+                        (model.encode(*tensors), density.refine(model, *tensors, 400, tf.constant([0, 20]))))
     gains = []
     for image in range(BATCH):
         start, found = (elbos_of_gaussians(plain, x[image], observed[image], mean[[image]], precision[[image]]**-0.5)
@@ -322,7 +323,7 @@ def test_refinement_finds_the_best_gaussian_for_each_image(likelihood, scale):
 
 def test_refined_bounds_are_tighter_and_still_bounds(monkeypatch):
     """Theorem 1 with each leaf's q fitted to its part of the image: k = 1, many times over, against the integral."""
-    monkeypatch.setattr("spvae_tf.spvae.EVALUATION_BATCH", 1500)  # the images are small
+    monkeypatch.setattr("spvae_tf.queries.density.EVALUATION_BATCH", 1500)  # the images are small
     model, plain = models("SPVAE, uneven")
     x, observed = images(model)[:1], np.random.default_rng(21).random([1, 30]) < 0.6
     exact = exact_log_prob(plain, x, observed)[0]

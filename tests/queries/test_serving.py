@@ -79,7 +79,7 @@ def new_process(tmp_path_factory):
     done = subprocess.run([sys.executable, "-c", IN_A_NEW_PROCESS, folder, Path(__file__).parent], capture_output=True,
                           text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return model, run, {name: dict(np.load(folder / f"{name}.npz")) for name in ("served", "keras", "run")}
+    return model, run.model, {name: dict(np.load(folder / f"{name}.npz")) for name in ("served", "keras", "run")}
 
 
 @pytest.mark.parametrize("file", ["keras", "run"])

@@ -1,0 +1,289 @@
+"""How likely images are: log p(x) for any k in constant memory, marginals, conditionals, and how far to trust them.
+
+Everything here rests on `streamed_bound`: the leaves' bounds (2) with k = `num_samples`, and the SPN over them (9).
+All queries raise InputError for what their arguments exclude: images of another shape, dtype or range, NaN at an
+observed pixel, a mask that is not bool [batch, pixels], a count below 1, a negative seed.
+"""
+
+import math
+import numbers
+import typing
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from spvae_tf.errors import InputError, check_integer
+from spvae_tf.model import iwae
+from spvae_tf.ops.device import codes_at_once, compiled
+from spvae_tf.ops.noise import fold_in, make_seed, random_bits, standard_normal
+from spvae_tf.queries import leaves, masks
+from spvae_tf.queries.batches import in_batches
+
+EVALUATION_BATCH = 100  # images whose samples are streamed together
+REFINEMENT_SAMPLES = 5  # of the ELBO that a step of refinement climbs
+REFINEMENT_RATE = 0.2  # Adam's at the first step; falls in a straight line to 0 at the last
+
+
+# --- log p(x) ---------------------------------------------------------------------------------------------------------
+
+def log_prob(model, x, num_samples=1000, observed=None, seed=None, refinements=0):
+    """log p(x), or the marginal log p(x_observed), estimated by the bound with k = `num_samples` (equation 9).
+
+    The samples are streamed, so memory does not grow with k. A leaf without an observed pixel is exactly log 1;
+    with nothing observed the result is exactly 0.
+
+    Args:
+      x: [batch, pixels] in [0, 1]; what stands at unobserved pixels does not matter and may be NaN.
+      num_samples: k.
+      observed: bool [batch, pixels], True where a pixel is observed. None: all are.
+      seed: integer; None draws a fresh one.
+      refinements: steps by which q(z | x) is first fitted to each image on its own (`refine`); 0 takes the encoder's.
+        It stays a bound, from some hundred steps on a tighter one, above all where a mask cuts through a leaf region.
+
+    Returns:
+      Tensor [batch], nats per image.
+
+    Raises:
+      InputError: on a wrong shape or dtype, an observed pixel outside [0, 1] or NaN, or a count out of range.
+    """
+    return estimate(model, x, num_samples, observed, seed, refinements)[0]
+
+
+def estimate(model, x, num_samples=1000, observed=None, seed=None, refinements=0, progress=None):
+    """The estimate of `log_prob` and how well its samples served.
+
+    Args:
+      x, num_samples, observed, seed, refinements: as in `log_prob`.
+      progress: called with (images done, their log-likelihoods so far) after every batch.
+
+    Returns:
+      (log_prob [batch], nats per image; effective sample size of every leaf [batch, leaf regions, components]).
+    """
+    return from_leaves(model, lambda x, observed, bound: bound[:2], x, num_samples, observed, seed, refinements,
+                       progress)
+
+
+def conditional_log_prob(model, x, query, evidence, num_samples=1000, seed=None, refinements=0):
+    """log p(x_query | x_evidence) = log p(x_query, x_evidence) − log p(x_evidence).
+
+    Both are estimated with the same noise, so that what they share cancels. The difference of two lower bounds is
+    no bound; it is as good as the looser of the two.
+
+    Args:
+      x: [batch, pixels] in [0, 1]; what stands outside both masks does not matter and may be NaN.
+      query: bool [batch, pixels].
+      evidence: bool [batch, pixels], disjoint from `query`.
+      num_samples, seed, refinements: as in `log_prob`.
+
+    Returns:
+      Tensor [batch], nats per image.
+    """
+    x = masks.check_shape(model, x)
+    query, evidence = masks.check_mask("query", query, x.shape), masks.check_mask("evidence", evidence, x.shape)
+    both = query & evidence
+    if both.any():
+        image, pixel = np.argwhere(both)[0]
+        raise InputError(f"pixel {pixel} of image {image} is in query and in evidence; the masks must be disjoint")
+    if seed is None:
+        seed = int(np.random.SeedSequence().generate_state(1)[0])
+    joint = log_prob(model, x, num_samples, query | evidence, seed, refinements)
+    return joint - log_prob(model, x, num_samples, evidence, seed, refinements)
+
+
+# --- the streamed bound -----------------------------------------------------------------------------------------------
+
+class Bound(typing.NamedTuple):
+    """The bound of a batch of images, and that of every leaf."""
+
+    log_prob: tf.Tensor  # [batch], nats per image
+    effective_sample_size: tf.Tensor  # [batch, leaf regions, components], between 1 and k
+    leaves: tf.Tensor  # [batch, leaf regions, components], L̂_l,k(x_l), nats without the base measure
+
+
+def from_leaves(model, answer, x, num_samples, observed, seed, refinements=0, progress=None):
+    """Checks images and returns `answer(x, observed, Bound)` of every batch of them; the rest is as in `estimate`."""
+    num_samples = check_integer("num_samples", num_samples)
+    check_integer("refinements", refinements, low=0)
+
+    def query(x, observed, seed):
+        posterior = refine(model, x, observed, refinements, seed) if refinements else None
+        return answer(x, observed, streamed_bound(model, x, observed, tf.constant(num_samples), seed, posterior))
+
+    return in_batches(query, masks.check_images(model, x, observed), make_seed(seed), EVALUATION_BATCH, progress)
+
+
+@compiled(jit=False)
+def streamed_bound(model, x, observed, num_samples, seed, posterior=None, codes=None):
+    """The Bound of one batch over chunks of samples: encoder and base measure once, decoder once per chunk.
+
+    Args:
+      x, observed: as `masks.check_images` returns them, as tensors.
+      num_samples: k, an int32 tensor.
+      seed: int32 [2].
+      posterior: (mean, precision) of q(z | x); the encoder's when None.
+      codes: images times samples in a chunk; what suits the device when None.
+    """
+    batch = x.shape[0]
+    chunk = max(1, (codes or codes_at_once(x.shape[1])) // batch)
+    posterior, log_base = _prepare(model, x, observed, posterior)
+    state = iwae.RunningBound.start([model.num_experts, batch], log_base.dtype)
+    for done in tf.range(0, num_samples, chunk):
+        bits = random_bits(model.noise_shape(chunk, batch), fold_in(seed, done))
+        state = _add_chunk(model, x, observed, posterior, bits, num_samples - done, state)
+    return _finish(model, observed, log_base, state, num_samples)
+
+
+@compiled()
+def _prepare(model, x, observed, posterior):
+    return posterior or model.encode(x, observed), model.log_base(x, observed)
+
+
+@compiled()
+def _add_chunk(model, x, observed, posterior, bits, wanted, state):
+    log_weights, _ = model.importance_weights(x, posterior, standard_normal(bits, x.dtype), observed)
+    surplus = tf.range(bits.shape[1]) >= wanted  # of the last chunk
+    log_weights = tf.where(surplus[None, :, None], tf.constant(-math.inf, log_weights.dtype), log_weights)
+    return iwae.RunningBound.add(state, log_weights)
+
+
+@compiled()
+def _finish(model, observed, log_base, state, num_samples):
+    bounds = iwae.RunningBound.bound(state, num_samples)
+    sizes = iwae.RunningBound.effective_sample_size(state)
+    if observed is not None:  # a leaf that sees no pixel is log 1: the integral of p(z)
+        seen = leaves.sees(model, observed)
+        bounds, sizes = tf.where(seen, bounds, 0), tf.where(seen, sizes, tf.cast(num_samples, sizes.dtype))
+    value = model.combine(bounds, log_base)
+    if observed is not None:
+        value = tf.where(tf.reduce_any(observed, axis=-1), value, 0)
+    return Bound(value, model.by_region(sizes), model.by_region(bounds))
+
+
+# --- q(z | x) fitted to each image ------------------------------------------------------------------------------------
+
+def refine(model, x, observed, steps, seed):
+    """q(z_l | x_l) of each image and expert after Adam's steps on its own ELBO, from the encoder's as the start.
+
+    Semi-amortised inference (Kim et al., 2018): an encoder's q is the best of those it can express for all images
+    at once, this one the best for each. The noise is not that of the bound, so the bound remains one.
+
+    Returns:
+      (mean, precision), each [experts, batch, latent_dim].
+    """
+    mean, precision = _prepare(model, x, observed, None)[0]
+    position = [keras.Variable(mean), keras.Variable(tf.math.log(precision))]
+    rate = keras.optimizers.schedules.PolynomialDecay(REFINEMENT_RATE, steps, end_learning_rate=0.0)
+    optimizer = keras.optimizers.Adam(rate, beta_2=0.9)  # soon forgets the steep climb of the first steps
+    shape = model.noise_shape(REFINEMENT_SAMPLES, x.shape[0])
+    for step in range(1, steps + 1):
+        bits = random_bits(shape, fold_in(seed, -step))
+        gradients = _elbo_gradient(model, x, observed, *(p.value for p in position), bits)
+        optimizer.apply([-gradient for gradient in gradients], position)
+    return position[0].value, tf.exp(position[1].value)
+
+
+@compiled()
+def _elbo_gradient(model, x, observed, mean, log_precision, bits):
+    """Gradient of every expert's ELBO of every image in the parameters of its own q(z | x)."""
+    with tf.GradientTape() as tape:
+        tape.watch([mean, log_precision])
+        log_weights, _ = model.importance_weights(x, (mean, tf.exp(log_precision)), standard_normal(bits, x.dtype),
+                                                  observed)
+        elbos = tf.reduce_mean(log_weights, axis=1)
+    return tape.gradient(elbos, [mean, log_precision])
+
+
+# --- scores -----------------------------------------------------------------------------------------------------------
+
+class Outliers(typing.NamedTuple):
+    """How little a model expects of images."""
+
+    score: tf.Tensor  # [batch], −log p(x), nats per image
+    heat: tf.Tensor  # [batch, pixels], nats per pixel: −log p(x_l) of the leaf region l that holds it, over its size
+
+
+def outlier_score(model, x, num_samples=1000, seed=None):
+    """How unexpected images are, and where: −log p(x), and the marginal −log p(x_l) of every leaf region.
+
+    A leaf region's marginal is the mixture of its VAEs under the trees' prior, p(x_l) = Σ_c P(c) p_c(x_l). Where leaf
+    regions overlap, it is given that the tree uses the region, and a pixel's heat is the mean over the regions.
+
+    Args:
+      x, num_samples, seed: as in `log_prob`.
+
+    Returns:
+      Outliers.
+    """
+    return from_leaves(model, lambda x, _, bound: Outliers(-bound.log_prob, _heat(model, x, bound.leaves)),
+                       x, num_samples, None, seed)
+
+
+@compiled()
+def _heat(model, x, leaf_bounds):
+    weights = [tf.exp(log_weights) for log_weights in leaves.prior_of_trees(model, 1)]
+    prior = model.spn.leaf_nodes(model.spn.downward(weights, tf.ones([1], leaf_bounds.dtype))[0])  # [1, R, K]
+    base = tf.gather(model.likelihood.log_base(x), model.leaf_pixels, axis=1)
+    base = tf.reduce_sum(tf.where(model.leaf_exists, base, 0), axis=2)
+    share = prior / tf.reduce_sum(prior, axis=2, keepdims=True)
+    marginal = tf.reduce_logsumexp(tf.math.log(share) + leaf_bounds, axis=2) + base  # [batch, R]
+    per_pixel = -marginal / model.leaf_exists.sum(axis=1).astype(model.variable_dtype)
+    parts = tf.repeat(tf.transpose(per_pixel), model.num_components, axis=0)[..., None]
+    parts = tf.repeat(parts, model.leaf_pixels.shape[1], axis=2)
+    return leaves.assemble(model, parts, tf.repeat(prior, x.shape[0], axis=0))
+
+
+class Diagnostics(typing.NamedTuple):
+    """How far a log-likelihood is to be trusted."""
+
+    log_prob: tf.Tensor  # [batch], nats per image, as `log_prob` gives it
+    standard_error: tf.Tensor  # [batch], nats: of log_prob over the samples of z, by the delta method
+    effective_sample_size: tf.Tensor  # [batch, leaf regions, components], between 1 and k
+    num_samples: tf.Tensor  # [batch, rungs], k = 1, 2, 4, … up to the one asked for
+    bounds: tf.Tensor  # [batch, rungs], nats per image: from the first so many of the same samples
+    levelled_off: tf.Tensor  # [batch], the least of these k from which on all bounds are within tolerance of the last
+
+
+def diagnose(model, x, num_samples=1000, observed=None, tolerance=None, seed=None):
+    """A log-likelihood, and how far it is to be trusted.
+
+    ∂ log p / ∂ L̂_l is P(leaf l | x), and Var L̂_l is about 1/ESS_l − 1/k for its effective sample size. Hence
+    standard_error² = Σ_l P(l | x)² (1/ESS_l − 1/k). It does not see what the samples miss, and no leaf adds more than
+    1 nat to it: where an effective sample size is near 1, trust the ladder of bounds more. It doubles the work.
+
+    All queries rest on the same bounds of the leaves, so what this says for a k, mask and seed holds for them all.
+
+    Args:
+      x, observed, seed: as in `log_prob`.
+      num_samples: k, at least 2: one sample has no spread.
+      tolerance: nats by which a bound that has levelled off may differ from the last; None takes twice the
+        standard error of each image.
+
+    Returns:
+      Diagnostics.
+    """
+    num_samples = check_integer("num_samples", num_samples, low=2)
+    if tolerance is not None and not (isinstance(tolerance, numbers.Real) and tolerance > 0):
+        raise InputError(f"tolerance is {tolerance!r}; it must be a positive number of nats")
+    ladder = [2**n for n in range(num_samples.bit_length()) if 2**n < num_samples] + [num_samples]
+
+    def query(x, observed, seed):  # every rung begins with the samples of the last
+        rungs = [streamed_bound(model, x, observed, tf.constant(k), seed) for k in ladder]
+        value, sizes, leaf_bounds = rungs[-1]
+        error = _standard_error(model, leaf_bounds, sizes, tf.constant(num_samples))
+        bounds = tf.stack([rung.log_prob for rung in rungs], axis=1)
+        near = tf.abs(bounds - value[:, None]) <= (2 * error[:, None] if tolerance is None else tolerance)
+        steady = tf.math.cumprod(tf.cast(near, tf.int32), axis=1, reverse=True)
+        first = len(ladder) - tf.reduce_sum(steady, axis=1)
+        return Diagnostics(value, error, sizes, tf.repeat([ladder], x.shape[0], axis=0), bounds,
+                           tf.gather(ladder, first))
+
+    return in_batches(query, masks.check_images(model, x, observed), make_seed(seed), EVALUATION_BATCH)
+
+
+@compiled()
+def _standard_error(model, leaf_bounds, sizes, num_samples):
+    reached, _ = model.spn.posterior(leaf_bounds)
+    k = tf.cast(num_samples, sizes.dtype)
+    variance = tf.maximum((k - sizes) / (k * sizes), 0)  # 1/ESS − 1/k, exactly 0 for equal weights
+    return tf.sqrt(tf.reduce_sum(tf.square(model.spn.leaf_nodes(reached)) * variance, axis=[1, 2]))
