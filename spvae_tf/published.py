@@ -1,10 +1,11 @@
 """The numbers printed in the paper (Tables 1 and 2), the hyper-parameters behind them, and the authors' own logs."""
 
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from spvae_tf import files
 
 DATA = Path(__file__).parent / "paper_data"
 DIGITIZED_SWEEP, AUTHORS_RUNS = DATA / "figure2_digitized.csv", DATA / "authors_runs.csv"
@@ -71,32 +72,23 @@ def whole_name(dataset):
 
 
 def cell(model, dataset, likelihood):
-    """The paper's cell for a run, or None where the paper has none (a user's own images).
-
-    Args:
-      model: as the paper writes it.
-      dataset: a name of data.DATASETS; a sample counts as its whole.
-      likelihood: "continuous" or "discrete".
-
-    Returns:
-      Cell or None.
-    """
+    """The Cell of a run, or None where the paper has none, as of a user's own images; a sample counts as its whole."""
     return CELLS.get((model, whole_name(dataset), likelihood))
 
 
 def digitized_sweep():
-    """The low-data sweep of the authors' notebooks, read off their plots (about ±1 % of the plotted range, worse below
-    a fraction of 0.03); the SPVAE's curves stop early.
+    """The low-data sweep of the authors' notebooks, read off their plots; the SPVAE's curves stop early.
+
+    It is exact to about 1 % of the plotted range, and less so below a fraction of 0.03.
 
     Returns:
-      dict (model, data set, likelihood), as in CELLS -> dict training fraction -> test ELBO, k = 5, nats per image.
+      dict key of CELLS -> dict training fraction -> test ELBO, k = 5, nats per image.
     """
-    models, sweep = {name.lower(): name for name in ("SPVAE", "VAE")}, {}
-    with open(DIGITIZED_SWEEP, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            dataset = "svhn_cropped" if row["dataset"] == "svhn" else row["dataset"]
-            curve = sweep.setdefault((models[row["model"]], dataset, row["likelihood"]), {})
-            curve[float(row["train_fraction"])] = float(row["test_ll_k5_digitized"])
+    sweep = {}
+    for row in files.read_table(DIGITIZED_SWEEP):
+        dataset = "svhn_cropped" if row["dataset"] == "svhn" else row["dataset"]
+        curve = sweep.setdefault((row["model"].upper(), dataset, row["likelihood"]), {})
+        curve[row["train_fraction"]] = row["test_ll_k5_digitized"]
     return sweep
 
 
@@ -104,15 +96,13 @@ def authors_runs():
     """The training runs in the authors' notebooks, of all sizes they tried.
 
     Returns:
-      dict (model, data set, likelihood), as in CELLS -> dict (H, n_z) -> list of (validation ELBO, test ELBO), k = 5,
-      nats per image, best on validation first.
+      dict key of CELLS -> dict (H, n_z) -> list of (validation ELBO, test ELBO), k = 5, nats per image, best on
+      validation first.
     """
     runs = {}
-    with open(AUTHORS_RUNS, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            sizes = runs.setdefault((row["model"], row["dataset"], row["likelihood"]), {})
-            sizes.setdefault((int(row["hidden_units"]), int(row["latent_dim"])), []).append(
-                (float(row["val_ll_k5"]), float(row["test_ll_k5"])))
+    for row in files.read_table(AUTHORS_RUNS):
+        sizes = runs.setdefault((row["model"], row["dataset"], row["likelihood"]), {})
+        sizes.setdefault((row["hidden_units"], row["latent_dim"]), []).append((row["val_ll_k5"], row["test_ll_k5"]))
     return {key: {size: sorted(values, reverse=True) for size, values in sizes.items()} for key, sizes in runs.items()}
 
 

@@ -1,0 +1,302 @@
+"""Runs side by side: each worker is a process with its share of the cores, which makes one run after the other."""
+
+import collections
+import concurrent.futures
+import contextlib
+import functools
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import ml_collections
+from tqdm import tqdm
+
+from spvae_tf import files
+from spvae_tf.errors import InputError
+from spvae_tf.ops import runtime
+from spvae_tf.training import configuration, data, provenance, run
+from spvae_tf.training.trainer import CompiledCache, NonFiniteError
+
+NEWS_SECONDS = 2  # after which the progress bar looks for new validations
+
+
+class Task(NamedTuple):
+    """One run to make.
+
+    Attributes:
+      config: resolved configuration.
+      test: whether to test it with its k besides k = 5.
+    """
+
+    config: ml_collections.FrozenConfigDict
+    test: bool
+
+
+class Failure(NamedTuple):
+    """Why a run has no record, in one line."""
+
+    reason: str
+
+
+# --- what is missing --------------------------------------------------------------------------------------------------
+
+def already_there(tasks, results_dir):
+    """The runs that need no more work.
+
+    Args:
+      tasks: list of Task.
+      results_dir: folder of results.
+
+    Returns:
+      (dict name of a run -> its record, dict name of a run -> why its record cannot be used).
+    """
+    records, failures = {}, {}
+    for config, test in tasks:
+        try:
+            record = run.finished(config, results_dir)
+        except InputError as error:
+            failures[config.name] = str(error)
+        else:
+            if record and (record["test_ll"] is not None or not test):
+                records[config.name] = record
+    return records, failures
+
+
+def make_missing(tasks, results_dir, workers=1, on_record=lambda: None):
+    """Makes the runs that are not there yet. A run that fails stops no other.
+
+    Args:
+      tasks: list of Task.
+      results_dir: folder of results.
+      workers: processes side by side, among which the cores are divided; with 1 the runs are made in this one.
+      on_record: called when a record has been written.
+
+    Returns:
+      (dict name of a run -> its record, dict name of a run -> why it has none).
+    """
+    records, failures = already_there(tasks, results_dir)
+    for name in records:
+        print(f"{name}: already there")
+    missing = [task for task in tasks if task.config.name not in records | failures]
+    failures |= _without_data(missing)
+    missing = [task for task in missing if task.config.name not in failures]
+    if missing:
+        _say(f"on {provenance.device()}:")
+    for task, outcome, seconds in outcomes(missing, results_dir, workers):
+        if isinstance(outcome, Failure):
+            failures[task.config.name] = outcome.reason
+        else:
+            records[task.config.name] = outcome
+            _say(f"  {task.config.name}: {_summary(outcome)}, {seconds:.0f} s")
+            on_record()
+    return records, failures
+
+
+def _without_data(tasks):
+    """Loads each official data set once, so that TFDS downloads it before several workers need it.
+
+    Returns:
+      dict name of a run whose data set cannot be had -> why.
+    """
+    why = {}
+    for config, _ in tasks:
+        if config.dataset in data.OFFICIAL_SIZES and config.dataset not in why:
+            try:
+                run.load_data(configuration.resolve(config, train_fraction=1.0))
+                why[config.dataset] = None
+            except InputError as error:
+                why[config.dataset] = f"{error}; --data_dir names a folder that holds it"
+    return {config.name: why[config.dataset] for config, _ in tasks if why.get(config.dataset)}
+
+
+def report(failures):
+    """Prints a line on standard error for each failure; returns a script's exit status, 0 or 1."""
+    for name, reason in failures.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    return int(bool(failures))
+
+
+def _say(line):
+    """Prints a line above progress bars, at once even into a file."""
+    tqdm.write(line)
+    sys.stdout.flush()
+
+
+def _summary(record):
+    if record["test_ll_k5"] is None:
+        return f"diverged after {record['batches']} batches"
+    test = "" if record["test_ll"] is None else (
+        f"{record['test_ll']:.1f} ± {record['test_ll_stderr']:.1f} (k = {record['num_samples']}, "
+        f"{record['num_test_images']} images), ")
+    return (f"test ELBO {test}{record['test_ll_k5']:.1f} (k = 5), validation {record['val_ll_k5']:.1f}, "
+            f"{record['num_train']} training images, {record['batches']} batches")
+
+
+# --- one after the other ----------------------------------------------------------------------------------------------
+
+def outcomes(tasks, results_dir, workers):
+    """Makes runs; yields (Task, its record or a Failure, seconds that it took), as they end."""
+    workers = min(workers, len(tasks))
+    if workers > 1:
+        yield from _side_by_side(tasks, results_dir, workers)
+        return
+    maker = _Maker()
+    for task in tasks:
+        started = _announce(task, results_dir)
+        yield task, maker.make(task, results_dir), time.monotonic() - started
+
+
+def _announce(task, results_dir):
+    """Prints that a run begins; returns the time."""
+    _say(f"{task.config.name}: to be {'tested' if run.finished(task.config, results_dir) else 'run'}")
+    return time.monotonic()
+
+
+class _Maker:
+    """Makes one run after the other, which share the data set loaded last and the compiled cache."""
+
+    def __init__(self):
+        self._loaded, self._cache = {}, CompiledCache()
+
+    def make(self, task, results_dir):
+        """The record of a run, or a Failure."""
+        try:
+            try:
+                return run.complete(task.config, results_dir, self._data_of(task.config), task.test, cache=self._cache)
+            except NonFiniteError:
+                if task.test:
+                    raise
+                return run.record_divergence(task.config, results_dir)
+        except (InputError, NonFiniteError) as error:
+            return Failure(str(error))
+        except Exception as error:  # whatever it is, the other runs are still worth having
+            traceback.print_exc()
+            return Failure(f"{type(error).__name__}: {error}")
+        finally:
+            keras.backend.clear_session()
+            gc.collect()
+
+    def _data_of(self, config):
+        key = (config.dataset, config.likelihood, config.train_fraction, config.data_seed, config.round_pixels)
+        if key not in self._loaded:
+            self._loaded.clear()  # one at a time: CIFAR-10 takes 250 MB
+            self._loaded[key] = run.load_data(config)
+        return self._loaded[key]
+
+
+# --- side by side -----------------------------------------------------------------------------------------------------
+
+def _side_by_side(tasks, results_dir, workers):
+    others = set(multiprocessing.active_children())
+    folder = Path(results_dir) / tasks[0].config.protocol / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    idle = [_Worker(cores, folder / f"worker{n + 1}.log") for n, cores in enumerate(_shares_of_cores(workers))]
+    waiting, busy = collections.deque(tasks), {}
+    try:
+        with tqdm(total=len(tasks), unit="run", disable=None, leave=False) as bar:
+            while waiting or busy:
+                while waiting and idle:
+                    worker, task = idle.pop(0), waiting.popleft()
+                    future = worker.submit(task, results_dir)
+                    busy[future] = worker, task, _announce(task, results_dir)
+                ended, _ = concurrent.futures.wait(busy, None if bar.disable else NEWS_SECONDS,
+                                                   concurrent.futures.FIRST_COMPLETED)
+                for future in ended:
+                    worker, task, started = busy.pop(future)
+                    idle.append(worker)
+                    yield task, worker.outcome(future), time.monotonic() - started
+                    bar.update()
+                if not bar.disable:
+                    bar.set_postfix_str(", ".join(_news(task.config, results_dir) for _, task, _ in busy.values()))
+    finally:  # after Ctrl-C too
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+
+
+class _Worker:
+    """A pool of one process, so that a process that is killed takes no other's run with it."""
+
+    def __init__(self, cores, log):
+        self._cores, self._log, self._pool = cores, log, None
+        self._new_pool()
+
+    def _new_pool(self):
+        self._pool = concurrent.futures.ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), _begin, [str(self._log)])
+
+    def submit(self, task, results_dir):
+        """Begins a run; returns its Future."""
+        with _on_cores(self._cores):
+            try:
+                return self._pool.submit(_make_here, task, results_dir)
+            except BrokenProcessPool:  # its process was killed in the run before, or while it had none
+                self._new_pool()
+                return self._pool.submit(_make_here, task, results_dir)
+
+    def outcome(self, future):
+        """The record of a run that has ended, or a Failure."""
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            return Failure(f"its process was killed, as it is when memory runs out; see {self._log}")
+
+
+def _shares_of_cores(workers):
+    """The cores of each worker, as equal in number as can be; None where a process cannot be bound to cores."""
+    if not hasattr(os, "sched_setaffinity"):
+        return [None] * workers
+    cores = sorted(os.sched_getaffinity(0))
+    ends = [n * len(cores) // workers for n in range(workers + 1)]
+    return [cores[start:end] or [cores[start]] for start, end in zip(ends, ends[1:])]
+
+
+@contextlib.contextmanager
+def _on_cores(cores):
+    """A process started in this block has these cores, and TensorFlow there as many threads."""
+    if cores is None:
+        yield
+        return
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+def _news(config, results_dir):
+    """The last validation of a run that goes on."""
+    log = run.Run.in_results(config, results_dir).workdir / "log.csv"
+    rows = files.read_table(log) if log.exists() else []
+    return "{batch}: {val_ll:.1f}".format(**rows[-1]) if rows else "…"
+
+
+# --- in a worker's process --------------------------------------------------------------------------------------------
+
+def _begin(log):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent this process
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with open(log, "a", encoding="utf-8") as file:  # several workers' bars would overwrite each other
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    runtime.configure()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+_maker = functools.cache(_Maker)  # a process has one
+
+
+def _make_here(task, results_dir):
+    return _maker().make(task, results_dir)
