@@ -118,7 +118,7 @@ def write(folder):
 
 def _sweep_rows(folder):
     """The records of all fractions, 1 included, of a grid the winners'."""
-    rows, points = [], {}
+    rows, points, of_points = [], [], {}
     for record in records.read_records(folder):
         config = configuration.recorded_config(record)
         if set(configuration.changes(config)) <= {"train_fraction"}:  # no other experiment's
@@ -126,13 +126,14 @@ def _sweep_rows(folder):
             if config.train_fraction < 1:
                 record["paper_test_ll"] = None  # it is of the whole training set
             if config.preset == "grid":
-                points[record["name"]] = config, record
+                points.append(config)
+                of_points[config.name] = record
             else:
                 rows.append(record)
-    of_grids = {name: record for name, (_, record) in points.items()}
-    for some in cross_validation.cross_validations(config for config, _ in points.values()).values():
-        if winner := cross_validation.winner(cross_validation.points(some[0]), of_grids):
-            rows.append(of_grids[winner.name])
+    for found in cross_validation.cross_validations(points).values():
+        there = {config.name: of_points[config.name] for config in found}
+        if winner := cross_validation.winner(cross_validation.points(found[0]), there):
+            rows.append(there[winner.name])
     return rows
 
 
