@@ -280,7 +280,7 @@ def step_timing(trainer, batches=None):
     """A call of the compiled training loop, per batch."""
     batches = batches or batches_per_call()
     indices, zero = trainer.stream(0, batches), tf.constant(0)
-    return Timing(lambda: trainer._block(indices, zero), batches)
+    return Timing(lambda: trainer.train_block(indices, zero), batches)
 
 
 def plain_step_timing(trainer):
@@ -411,7 +411,7 @@ def _contender(name, likelihood, dataset):
     trainer = make_trainer(_config(name, likelihood), dataset)
     contender = dict(trainer=trainer)
     contender["step"] = step_timing(trainer)
-    contender["validation"] = Timing(lambda: trainer._validation(tf.constant(0)))
+    contender["validation"] = Timing(lambda: trainer.validate(tf.constant(0)))
     contender["evaluation"] = evaluation_timing(trainer.model, dataset.test)
     contender["inpainting"] = inpainting_timing(trainer.model, dataset.test)
     return contender

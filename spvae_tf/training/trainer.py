@@ -18,6 +18,7 @@ from spvae_tf.errors import InputError
 from spvae_tf.ops.device import validation_batch
 from spvae_tf.ops.noise import fold_in, make_seed, random_bits, standard_normal
 from spvae_tf.training import checkpoint
+from spvae_tf.training.streams import make_stream
 
 BASE_BATCH = 10_000  # images whose base measure is computed at once
 SECONDS_BETWEEN_CHECKPOINTS = 30
@@ -29,79 +30,8 @@ class NonFiniteError(RuntimeError):
     """Training met a NaN or an infinity; the message names the batch and the tensor."""
 
 
-def epochs(num_images, batch_size, seed):
-    """Shuffled passes over the whole training set, one after the other (the paper's text).
-
-    Args:
-      num_images: N.
-      batch_size: images per batch; batches run on from one pass into the next.
-      seed: integer.
-
-    Returns:
-      Function (first batch, number of batches) -> int32 indices [batches, batch_size].
-    """
-    def block(first, count):
-        positions = np.arange(first * batch_size, (first + count) * batch_size)
-        passes, offsets = np.divmod(positions, num_images)
-        orders = {e: np.random.default_rng([seed, e]).permutation(num_images) for e in np.unique(passes)}
-        indices = np.concatenate([orders[e][offsets[passes == e]] for e in np.unique(passes)])
-        return indices.astype(np.int32).reshape(count, batch_size)
-    return block
-
-
-def restarted(num_images, batch_size, seed, shuffle_buffer):
-    """The released code's stream: it starts over before every block and shuffles through a buffer.
-
-    The i-th image drawn in a block stands within the first i + buffer of the training set. 128 batches of 128 with a
-    buffer of 1,000 therefore never reach past image 17,384.
-
-    Args:
-      num_images: N.
-      batch_size: images per batch.
-      seed: integer.
-      shuffle_buffer: images in the shuffle buffer.
-
-    Returns:
-      Function (first batch, number of batches) -> int32 indices [batches, batch_size].
-    """
-    def block(first, count):
-        rng, wanted, drawn = np.random.default_rng([seed, first]), count * batch_size, []
-        while len(drawn) < wanted:
-            drawn += _shuffled(num_images, shuffle_buffer, wanted - len(drawn), rng)
-        return np.reshape(drawn, [count, batch_size]).astype(np.int32)
-    return block
-
-
-def _shuffled(num_images, shuffle_buffer, wanted, rng):
-    """The first `wanted` of 0 … num_images − 1, in their order but for a shuffle buffer, as tf.data does it."""
-    buffer = list(range(min(shuffle_buffer, num_images)))
-    drawn, following = [], len(buffer)
-    for place in rng.random(min(wanted, num_images)):
-        slot = int(place * len(buffer))
-        drawn.append(buffer[slot])
-        if following < num_images:
-            buffer[slot] = following
-            following += 1
-        else:
-            buffer[slot] = buffer[-1]
-            buffer.pop()
-    return drawn
-
-
-def make_stream(config, num_images):
-    """The stream of training batches that a configuration asks for: `epochs` or `restarted`."""
-    if config.stream == "restarted":
-        return restarted(num_images, config.batch_size, config.seed, config.shuffle_buffer)
-    return epochs(num_images, config.batch_size, config.seed)
-
-
 class Compiled:
-    """What XLA makes of a model's training. It serves one run after the other; they need not be compiled each anew.
-
-    Args:
-      model: SPVAE.
-      learning_rate: Adam's.
-    """
+    """A model, its optimiser, and what is compiled of its training; it serves one run after the other."""
 
     def __init__(self, model, learning_rate):
         self.model = model
@@ -113,11 +43,7 @@ class Compiled:
         self.bounds = tf.function(self._bounds, jit_compile=True, autograph=False)
 
     def restart(self, model):
-        """Takes the weights of another model of the same make, and a fresh optimiser.
-
-        Args:
-          model: SPVAE.
-        """
+        """Takes the weights of another model of the same sizes, and a fresh optimiser."""
         for variable, value in zip(self.model.trainable_variables, model.trainable_variables, strict=True):
             variable.assign(value)
         for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
@@ -180,9 +106,9 @@ class Trainer:
         self.seed = make_seed(config.seed)
         self.step = self.strikes = self.best_step = 0
         self.best_ll, self.best, self.seconds, self.history = -np.inf, self._weights(), 0.0, []
-        self._block = tf.function(self._run_block, input_signature=[
+        self.train_block = tf.function(self._train_block, input_signature=[
             tf.TensorSpec([None, config.batch_size], tf.int32), tf.TensorSpec([], tf.int32)], autograph=False)
-        self._validation = tf.function(self._run_validation, autograph=False)
+        self.validate = tf.function(self._validate, autograph=False)
 
     def _place(self, images):
         """The images on the device, and their base measure, which no parameter changes."""
@@ -200,7 +126,7 @@ class Trainer:
     def _seed_of(self, purpose, step):
         return fold_in(fold_in(self.seed, purpose), step)
 
-    def _run_block(self, indices, first_step):
+    def _train_block(self, indices, first_step):
         """Batches `indices` [n, batch_size] one after the other; returns their bounds [n].
 
         The next batch is gathered and its noise drawn while a step computes.
@@ -215,7 +141,7 @@ class Trainer:
         start = (0, self._batch(indices[0], first_step), bounds)
         return tf.while_loop(lambda n, *_: n < count, step, start)[-1].stack()
 
-    def _run_validation(self, step):
+    def _validate(self, step):
         """The mean bound of the whole validation set, nats per image; every image has noise of its own."""
         count, num_pixels = self.validation_images.shape
         size = min(validation_batch(num_pixels), count)
@@ -251,43 +177,48 @@ class Trainer:
             validations and shall go on, or its checkpoint is damaged.
         """
         self.resume()
-        config, last_save = self.config, time.monotonic()
-        if config.max_batches and self.step > config.max_batches:
-            raise InputError(f"max_batches is {config.max_batches}; the run in {self.workdir} "
-                             f"has had {self.step} already")
-        if self.step % config.validate_every and not self.finished:  # the validation there would count as one more
-            raise InputError(f"the run in {self.workdir} was ended after {self.step} batches, between two validations, "
-                             f"which are every {config.validate_every}; it cannot go on as if it had not been: choose "
-                             "another folder or delete that one")
+        self._check_can_go_on()
+        last_save = time.monotonic()
         # disable=None: quiet where standard error is no terminal
-        with tqdm(total=config.max_batches, initial=self.step, unit="batch", disable=None, leave=False) as bar:
+        with tqdm(total=self.config.max_batches, initial=self.step, unit="batch", disable=None, leave=False) as bar:
             while not self.finished:
-                started = time.monotonic()
-                before = self._snapshot()
-                indices = self._next_indices()
-                count = len(indices)
-                bounds = self._block(indices, tf.constant(self.step)).numpy()
-                if not np.isfinite(bounds).all():
-                    self._fail(before, indices, bounds)
-                self.step += count
-                val_ll = float(self._validation(tf.constant(self.step)))
-                if not np.isfinite(val_ll):
-                    self._put(before)
-                    self.step -= count
-                    self.save()
-                    raise NonFiniteError(f"the validation bound is {val_ll} after batch {self.step + count}; "
-                                         f"the last good checkpoint is {self.path}")
-                self.seconds += time.monotonic() - started
-                self._note(float(bounds.mean()), val_ll)
-                bar.update(count)
-                bar.set_postfix(ELBO=f"{bounds.mean():.1f}", validation=f"{val_ll:.1f}", best=f"{self.best_ll:.1f}")
+                self._train_to_next_validation()
+                row = self.history[-1]
+                bar.update(row["batch"] - bar.n)
+                bar.set_postfix(ELBO=f"{row['train_ll']:.1f}", validation=f"{row['val_ll']:.1f}",
+                                best=f"{self.best_ll:.1f}")
                 if on_validation:
-                    on_validation(self.history[-1])
+                    on_validation(row)
                 if self.finished or time.monotonic() - last_save > SECONDS_BETWEEN_CHECKPOINTS:
                     self.save()
                     last_save = time.monotonic()
         checkpoint.assign(self.model.trainable_variables, self.best, self.path)
         return self.history
+
+    def _check_can_go_on(self):
+        limit, period = self.config.max_batches, self.config.validate_every
+        if limit and self.step > limit:
+            raise InputError(f"max_batches is {limit}; the run in {self.workdir} has had {self.step} already")
+        if self.step % period and not self.finished:  # the validation there would count as one more
+            raise InputError(f"the run in {self.workdir} was ended after {self.step} batches, between two validations, "
+                             f"which are every {period}; it cannot go on as if it had not been: choose another folder "
+                             "or delete that one")
+
+    def _train_to_next_validation(self):
+        """A block of batches and a validation; the best weights and the log are kept."""
+        started, before, indices = time.monotonic(), self._snapshot(), self._next_indices()
+        bounds = self.train_block(indices, tf.constant(self.step)).numpy()
+        if not np.isfinite(bounds).all():
+            self._fail(before, indices, bounds)
+        step = self.step + len(indices)
+        val_ll = float(self.validate(tf.constant(step)))
+        if not np.isfinite(val_ll):
+            self._put(before)
+            self.save()
+            raise NonFiniteError(f"the validation bound is {val_ll} after batch {step}; "
+                                 f"the last good checkpoint is {self.path}")
+        self.step, self.seconds = step, self.seconds + time.monotonic() - started
+        self._note(float(bounds.mean()), val_ll)
 
     def _next_indices(self):
         """The images of the batches up to the next validation; blocks begin at multiples of `validate_every`."""

@@ -20,8 +20,8 @@ from spvae_tf import files, published
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation, figure2, table1, workers
 from spvae_tf.reproduction import plots as figures
-from spvae_tf.training import configuration, records, run
-from spvae_tf.training import trainer as training
+from spvae_tf.training import configuration, records, run, streams
+from spvae_tf.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
 TINY = dict(hidden_units=4, latent_dim=2, max_batches=2, test_samples=7, num_test_images=20)
@@ -101,7 +101,7 @@ def test_fewer_images_than_a_batch_fill_it(stream, num_images):
     """Batches go on into the next pass, and every pass has every image once."""
     config = configuration.make_config()
     config.update(stream=stream, batch_size=8)
-    indices = training.make_stream(config, num_images)(0, 2 * num_images)
+    indices = streams.make_stream(config, num_images)(0, 2 * num_images)
     assert indices.shape == (2 * num_images, 8)
     passes = np.sort(indices.reshape(-1, num_images), axis=1)
     assert (passes == np.arange(num_images)).all()
@@ -147,7 +147,7 @@ def test_nothing_is_run_twice_for_a_larger_k(swept, tmp_path, eagerly, monkeypat
     shutil.copytree(swept[0], folder)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("checkpoint.npz")}
     quick = {(r["model"], r["train_fraction"]): r["test_ll_k5"] for r in rows_of(folder)}
-    monkeypatch.setattr(training.Trainer, "_run_block", None)  # no batch is trained
+    monkeypatch.setattr(Trainer, "_train_block", None)  # no batch is trained
     assert figure2.reproduce(swept[1], (0.5,), folder) == 0
     assert capsys.readouterr().out.count("already there") == 4
     rows = rows_of(folder)
