@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from spvae_tf import benchmark
 from spvae_tf.model import experts as vae
 from spvae_tf.model.layers import StackedConv
-from spvae_tf.model.region_graph import poon_domingos
 from spvae_tf.ops import device
 from spvae_tf.ops import small_conv as superpixels
-from spvae_tf.spvae import SPVAE
 
 SIZES = [*itertools.product((1, 2, 3, 4, 5, 6, 7, 10), repeat=2)]
 
@@ -158,47 +155,3 @@ def test_tiles_of_the_outputs_make_only_the_rows_they_reach(monkeypatch):
 def test_which_convolutions_are_written_out(experts, size, stride, is_written_out):
     layer = StackedConv(experts, size, vae.conv_sizes(size, stride)[0], (1, 2), stride, np.random.default_rng(0))
     assert superpixels.is_written_out(layer) == is_written_out
-
-
-@pytest.mark.parametrize("likelihood", ["continuous", "discrete"])
-@pytest.mark.parametrize("architecture", ["dense", "conv_leaf", "conv_image"])
-def test_floors_are_made_of_all_products(architecture, likelihood):
-    """Each weight of encoder and decoder is in exactly one of the products that a step's floor consists of."""
-    model = SPVAE(poon_domingos(10, 5, 5), (10, 5), likelihood, architecture, 3, 2)
-    dense = architecture == "dense"
-    heads = model.likelihood.num_outputs if architecture == "conv_image" else 1  # else in one product
-    for network, followed in (
-            (model.encoder, [1, 1, 0] if dense else [1, 1, 1, 0, 0]), (model.decoder, [1, 1] + heads * [0])):
-        products = list(benchmark._products(network, 4))
-        assert [is_hidden for *_, is_hidden in products] == followed
-        variables = [v.path for _, _, layers, _ in products for layer in layers for v in layer.trainable_variables]
-        assert sorted(variables) == sorted(v.path for v in network.trainable_variables)
-        for function, arguments, layers, _ in products:
-            with tf.GradientTape() as tape:
-                tape.watch(arguments)
-                outputs = tf.nest.flatten(function(*arguments))
-            for x in (*arguments, *outputs):
-                assert x.shape[0] == layers[0].kernel.shape[0]
-                images = x.shape.rank == 5  # with the samples last, filled up to 16; then comes a layer that keeps them
-                assert x.shape[-1] == 16 if images else x.shape[1] in (4, 16)
-            weights = [variable for layer in layers for variable in layer.trainable_variables]
-            assert all(gradient is not None for gradient in tape.gradient(outputs, [*arguments, *weights]))
-    for gradients in (True, False):  # an evaluation's floor is without the encoder
-        pieces = benchmark.floor_timings(model, 2, 4, gradients)
-        assert len(pieces["matrix products"]) == (2 + heads + (3 if dense else 5) if gradients else 2 + heads)
-        assert all(timing.first() > 0 for timings in pieces.values() for timing in timings)
-
-
-@pytest.mark.parametrize("architecture, widths", [("dense", [8, 8]), ("conv_leaf", [4, 8])])
-def test_products_of_the_floor_are_as_wide_as_the_networks(architecture, widths):
-    """Hidden units are filled up to 8, samples of images to 16; the second layer makes these in tiles."""
-    networks = vae.build_experts(architecture, 2, (7, 7), 5, 3, 1, np.random.default_rng(0))
-    for network, width in zip(networks, widths):
-        first, second, *_ = benchmark._products(network, 4)
-        output = first[0](*first[1])
-        if architecture == "dense":
-            assert output.shape[1:] == (4, width)
-        else:
-            assert output.shape == (2, width, 7, 7, 16)
-            sizes = [(4, 4), (4, 3), (3, 4), (3, 3)]
-            assert [tile.shape for tile in second[0](*second[1])] == [(2, 12 - width, *size, 16) for size in sizes]

@@ -171,7 +171,7 @@ def test_the_winner_alone_is_tested_and_has_one_row(finished, capsys):
 def test_winner_left_untested_is_tested_from_its_checkpoint(copied, monkeypatch):
     before, winner = rows_of(copied), winner_of(copied)
     make_untested(copied, winner)
-    monkeypatch.setattr(Trainer, "_run_block", None)  # no more training
+    monkeypatch.setattr(Trainer, "_train_block", None)  # no more training
     assert table1.reproduce(configs_of(), copied) == 0
     assert rows_of(copied) == before
 
