@@ -30,7 +30,7 @@ def main():
     print(text.aligned(report.at_k5(compared)))
     print(f"\nNot run: {'; '.join(compare.not_run(compared)) or 'nothing'}")
     if others := compare.without_a_cell(rows):
-        print(f"Not compared, being samples or a user's own images: {', '.join(others)}")
+        print(f"Not compared, since Table 1 has no such data: {', '.join(others)}")
     print("\nTable 2: parameters\n")
     print(text.aligned(report.table2(sizes)))
     if _CSV.value:

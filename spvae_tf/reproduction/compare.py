@@ -6,7 +6,7 @@ log-likelihoods are nats per image.
 
 from pathlib import Path
 
-from spvae_tf import published as paper
+from spvae_tf import published
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation, text
 from spvae_tf.training import configuration, data, records
@@ -103,7 +103,7 @@ def compare(rows):
       with (SIZES), or one that says "not run". Difference is ours minus theirs.
     """
     compared, by_cell = [], grouped(rows, *CELL)
-    for key, cell in paper.CELLS.items():
+    for key, cell in published.CELLS.items():
         kinds = {sizes: [row for row in by_cell.get(key, ()) if sizes_of(row, cell) == sizes] for sizes in SIZES}
         # of two grids, one inside the other, the better winner counts
         kinds["by validation"] = [cross_validation.select(winners) for _, winners in
@@ -131,23 +131,23 @@ def _compare(key, cell, sizes, rows):
         "Table 2's": (cell.logged_val_ll, cell.logged_test_ll),
         "the checkpoint's": cell.checkpoint_logged}.get(sizes, (None, None))
     notes = [partial] if partial else []
-    field, published, source = "test_ll", cell.test_ll, TABLE_1
+    field, theirs, source = "test_ll", cell.test_ll, TABLE_1
     if cell.checkpoint and sizes == "Table 2's":
-        field, published, source = "test_ll_k5", cell.logged_test_ll, LOG
+        field, theirs, source = "test_ll_k5", cell.logged_test_ll, LOG
         notes.append("Table 1's number belongs to another checkpoint, H = {}, n_z = {}".format(*cell.checkpoint))
     if sizes == "others":
         notes.append("neither Table 2's sizes nor found by validation")
-    difference = row[field] - published
+    difference = row[field] - theirs
     is_partial = why_partial(used[0]) or sizes == "others"
     return row | dict(
-        compared_with=source, difference=difference, difference_per_pixel=difference / paper.SIDES[key[1]] ** 2,
-        difference_percent=100 * difference / abs(published), note="; ".join(notes),
-        verdict="partial" if is_partial else _verdict([run[field] for run in used], published))
+        compared_with=source, difference=difference, difference_per_pixel=difference / published.SIDES[key[1]] ** 2,
+        difference_percent=100 * difference / abs(theirs), note="; ".join(notes),
+        verdict="partial" if is_partial else _verdict([run[field] for run in used], theirs))
 
 
-def _verdict(values, published):
+def _verdict(values, theirs):
     mean, deviation = text.mean_and_deviation(values)  # of a single value the deviation is NaN: nothing lies within
-    close = abs(mean - published) <= TOLERANCE * abs(published) or abs(mean - published) <= DEVIATIONS * deviation
+    close = abs(mean - theirs) <= TOLERANCE * abs(theirs) or abs(mean - theirs) <= DEVIATIONS * deviation
     return "agrees" if close else "disagrees"
 
 
@@ -176,4 +176,4 @@ def not_run(compared):
 
 def without_a_cell(rows):
     """The names of data sets that no cell of Table 1 is about: samples, and a user's own images."""
-    return sorted({row["dataset"] for row in rows} - set(paper.DATASETS))
+    return sorted({row["dataset"] for row in rows} - set(published.DATASETS))

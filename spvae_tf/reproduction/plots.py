@@ -7,8 +7,7 @@ import matplotlib.figure
 import matplotlib.lines
 import matplotlib.ticker
 
-from spvae_tf import files
-from spvae_tf import published as paper
+from spvae_tf import files, published
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import beyond, compare, report, table1, text
 from spvae_tf.reproduction.compare import grouped
@@ -60,7 +59,7 @@ def ours_against_paper(compared, path):
     for axes, key in zip(all_axes, benchmarks):
         axes.set(title=", ".join(key), ylabel="test ELBO, k = 5000 (nats per image)", xlim=(-0.5, 3.5))
         axes.set_xticks(range(4), models, fontsize=8)
-        cells = [paper.CELLS[model, *key] for model in models]
+        cells = [published.CELLS[model, *key] for model in models]
         axes.plot(range(4), [math.nan if c.checkpoint else c.test_ll for c in cells], "k_", ms=22, mew=2, label="paper")
         axes.plot(range(4), [c.test_ll if c.checkpoint else math.nan for c in cells], "kx", ms=7,
                   label="paper, of a checkpoint of other sizes")
@@ -81,7 +80,7 @@ def learning_curves(folder, path):
     Raises:
       InputError: when `<results_dir>/<protocol>` holds no such run.
     """
-    records = [r for r in table1.records_of(folder) if r["preset"] == "tuned" and r["dataset"] in paper.DATASETS
+    records = [r for r in table1.records_of(folder) if r["preset"] == "tuned" and r["dataset"] in published.DATASETS
                and (Path(folder) / "curves" / f"{r['name']}.csv").exists()]
     if not records:
         raise InputError(f"{folder} holds no finished runs of Table 1 with Table 2's sizes")
@@ -105,7 +104,7 @@ def _draw_curves(axes, folder, records):
             axes.plot(record["best_batch"], record["val_ll_k5"], "o", color=colour, ms=4)
             lows.append(values[min(3, len(values) - 1)])  # the first validations are far below
             highs.append(max(values))
-        logged = paper.CELLS[model, dataset, likelihood].logged_val_ll
+        logged = published.CELLS[model, dataset, likelihood].logged_val_ll
         if logged is not None:
             axes.axhline(logged, color=colour, ls=":", lw=1)
             axes.annotate(f"authors' log, {model}", (0.3, logged), va="bottom", xycoords=("axes fraction", "data"),
@@ -145,8 +144,8 @@ def low_data_sweep(rows, path):
     if not rows:
         raise InputError("every run of the sweep diverged; there is nothing to draw")
     likelihoods = sorted(grouped(rows, "likelihood").items())
-    figure = matplotlib.figure.Figure(figsize=(5.2 * len(likelihoods), 4.2), layout="constrained")
-    for axes, ((likelihood,), some) in zip(figure.subplots(1, len(likelihoods), squeeze=False)[0], likelihoods):
+    figure, all_axes = panels(len(likelihoods), 5.2, 4.2)
+    for axes, ((likelihood,), some) in zip(all_axes, likelihoods):
         _draw_sweep(axes, some)
         axes.set(title=likelihood, xlabel="fraction of the training images", ylabel="test ELBO (nats per image)")
     figure.legend(handles=_sweep_legend(rows), frameon=False, loc="outside lower center", ncols=4, fontsize=9)
@@ -156,8 +155,8 @@ def low_data_sweep(rows, path):
 def _draw_sweep(axes, rows):
     points = {}  # data set -> (fraction, test ELBO, colour) of every point
     for (dataset, model, likelihood), runs in grouped(rows, "dataset", "model", "likelihood").items():
-        published = paper.digitized_sweep().get((model, dataset, likelihood), {})
-        axes.plot(published.keys(), published.values(), color="0.85", ls=_line_style(model), lw=3, zorder=1)
+        theirs = published.digitized_sweep().get((model, dataset, likelihood), {})
+        axes.plot(theirs.keys(), theirs.values(), color="0.85", ls=_line_style(model), lw=3, zorder=1)
         colour, marker = _dataset_style(dataset)
         points.setdefault(dataset, []).extend(_draw_means(
             axes, runs, "test_ll_k5", color=colour, ls=_line_style(model), marker=marker, ms=4, lw=1.5, zorder=3))
@@ -178,10 +177,10 @@ def tightness(rows, path):
     figure, all_axes = panels(len(benchmarks), 5.2, 3.8)
     for axes, (benchmark, some) in zip(all_axes, benchmarks):
         points = []
-        for (model, setting), found in grouped(some, "model", "setting").items():
+        for (model, setting), runs in grouped(some, "model", "setting").items():
             by_encoder = setting == beyond.AMORTISED
             points += _draw_means(
-                axes, found, "value", color=COLOURS[model], marker="o", ms=5, label=f"{model}, {setting}",
+                axes, runs, "value", color=COLOURS[model], marker="o", ms=5, label=f"{model}, {setting}",
                 ls="--" if by_encoder else "-", fillstyle="none" if by_encoder else "full")
         _fraction_axis(axes)
         _mark_points_far_below(axes, [points])
@@ -241,7 +240,7 @@ def _line_style(model):
 
 
 def _dataset_style(dataset):
-    return DATASET_STYLES.get(paper.whole_name(dataset), ("black", "D"))
+    return DATASET_STYLES.get(published.whole_name(dataset), ("black", "D"))
 
 
 def _sweep_legend(rows):
@@ -253,6 +252,6 @@ def _sweep_legend(rows):
     handles += [line(f"{model}, k = 5", color="black", ls=_line_style(model)) for model, in grouped(rows, "model")]
     handles += [line(f"k = {k}", color="black", marker="x", ls="")
                 for k in sorted({row["num_samples"] for row in rows} - {None})]
-    if paper.digitized_sweep().keys() & grouped(rows, "model", "dataset", "likelihood").keys():
+    if published.digitized_sweep().keys() & grouped(rows, "model", "dataset", "likelihood").keys():
         handles.append(line("authors' notebooks, k = 5", color="0.85", lw=3))
     return handles

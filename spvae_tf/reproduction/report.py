@@ -8,8 +8,7 @@ import math
 import re
 from pathlib import Path
 
-from spvae_tf import files
-from spvae_tf import published as paper
+from spvae_tf import files, published
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import beyond, compare, figure2, text
 from spvae_tf.reproduction.compare import cell_name, grouped
@@ -18,7 +17,7 @@ from spvae_tf.training import records
 
 SEEDS = {"SPVAE": 3, "VAE": 3, "Conv-SPVAE": 1, "Conv-VAE": 1}  # that a cell is to be run with
 PAIRS = (("SPVAE", "VAE"), ("Conv-SPVAE", "Conv-VAE"))
-BENCHMARKS = tuple(dict.fromkeys(key[1:] for key in paper.CELLS))
+BENCHMARKS = tuple(dict.fromkeys(key[1:] for key in published.CELLS))
 BEST = 3  # sizes shown of those that the authors tried
 SUBSET_COMMAND = (
     f"bash scripts/reproduce_table1.sh --preset=tuned --protocol=released --datasets=<path>/{compare.SUBSET}.npz "
@@ -61,12 +60,12 @@ def fill(page, blocks):
     Raises:
       InputError: when the page has other blocks than these, or marks that do not match.
     """
-    pattern = re.compile(r"<!-- begin: (.+?) -->\n.*?<!-- end: (.+?) -->", re.DOTALL)
-    marks = re.findall(r"<!-- (?:begin|end): (.+?) -->", page)
-    if marks != [name for pair in pattern.findall(page) for name in pair] or marks[::2] != marks[1::2]:
+    pattern = re.compile(r"<!-- begin: (.+?) -->\n.*?<!-- end: \1 -->", re.DOTALL)
+    names = pattern.findall(page)
+    if len(re.findall("<!-- (?:begin|end): ", page)) != 2 * len(names):
         raise InputError("the marks of the blocks do not match; each is <!-- begin: NAME --> … <!-- end: NAME -->")
-    if sorted(marks[::2]) != sorted(blocks):
-        raise InputError(f"the blocks are {', '.join(sorted(marks[::2]))}; they must be {', '.join(sorted(blocks))}")
+    if sorted(names) != sorted(blocks):
+        raise InputError(f"the blocks are {', '.join(sorted(names))}; they must be {', '.join(sorted(blocks))}")
     return pattern.sub(lambda m: f"<!-- begin: {m[1]} -->\n{blocks[m[1]]}\n<!-- end: {m[1]} -->", page)
 
 
@@ -116,7 +115,7 @@ def summary(compared):
     """Table 1 in short: the cells run as a whole at Table 2's sizes, under any protocol."""
     whole = {protocol: whole_cells(rows) for protocol, rows in compared.items()}
     lines = [["cell", "paper", *(f"ours, protocol {name} (runs)" for name in compared)]]
-    for key, cell in sorted(paper.CELLS.items(), key=lambda item: BENCHMARKS.index(item[0][1:])):
+    for key, cell in sorted(published.CELLS.items(), key=lambda item: BENCHMARKS.index(item[0][1:])):
         if any(key in cells for cells in whole.values()):
             lines.append([", ".join(key), f"{cell.test_ll}{' (of other sizes)' if cell.checkpoint else ''}",
                           *(_ours(cells[key], "test_ll") if key in cells else "—" for cells in whole.values())])
@@ -129,7 +128,7 @@ def margins(compared):
     for pair in PAIRS:
         for benchmark in BENCHMARKS:
             keys = [(model, *benchmark) for model in pair]
-            one, other = (paper.CELLS[key] for key in keys)
+            one, other = (published.CELLS[key] for key in keys)
             mark = " *" if one.checkpoint or other.checkpoint else ""
             lines.append([", ".join(benchmark), " − ".join(pair), f"{one.test_ll - other.test_ll:+d}{mark}",
                           *(_margin(*map(whole_cells(rows).get, keys)) for rows in compared.values())])
@@ -146,7 +145,7 @@ def _margin(one, other):
 
 def authors_choice():
     """The sizes behind Table 1 among all that the authors logged, by the validation ELBO (k = 5) of their best run."""
-    runs = paper.authors_runs()
+    runs = published.authors_runs()
 
     def value(size, logged):
         return "{}, {}: {:.0f}".format(*size, logged[size][0][0])
@@ -162,7 +161,7 @@ def authors_choice():
 
     return [["cell", "sizes logged", "Table 2's H, n_z: validation (place)",
              *(f"{place}." for place in range(1, BEST + 1)), "sizes run twice: differences"],
-            *(line(key, cell) for key, cell in paper.CELLS.items())]
+            *(line(key, cell) for key, cell in published.CELLS.items())]
 
 
 def cost(rows):
@@ -174,7 +173,7 @@ def cost(rows):
                 "; ".join(f"{sum(row['train_seconds'] for row in runs) / 3600:.2f}" for _, runs in by_device),
                 "; ".join(device for (device,), _ in by_device)]
 
-    groups = grouped([row for row in rows if row["dataset"] in paper.DATASETS],
+    groups = grouped([row for row in rows if row["dataset"] in published.DATASETS],
                      *compare.CELL, "hidden_units", "latent_dim")
     return [["cell", "H, n_z", "runs", "batches", "best after", "hours of training, all runs", "device"],
             *(line(", ".join(key[:3]), key[3:], group) for key, group in groups.items())]
@@ -183,7 +182,7 @@ def cost(rows):
 def commands_for_missing(rows, protocol):
     """The commands that would run the cells that were not run, or with too few seeds, as a block of shell."""
     missing = {}
-    for key, cell in paper.CELLS.items():
+    for key, cell in published.CELLS.items():
         model, dataset, likelihood = key
         for preset, sizes in (("tuned", "Table 2's"), ("checkpoint", "the checkpoint's")):
             done = {row["seed"] for row in grouped(rows, *compare.CELL).get(key, ())
@@ -203,7 +202,7 @@ def commands_for_missing(rows, protocol):
 
 def subset(results_dir):
     """The SVHN subset, under its own name, beside the authors' sweep at about as small a part of SVHN."""
-    curves, lines = paper.digitized_sweep(), []
+    curves, lines = published.digitized_sweep(), []
     for protocol, rows in compare.read_protocols(Path(results_dir) / compare.SUBSET).items():
         rows = [row for row in rows if row["dataset"] == compare.SUBSET]
         for (likelihood, model, *sizes), group in grouped(
@@ -225,7 +224,7 @@ def less_data(folder):
     Only runs count that early stopping ended, for k = 5,000 only those tested on all test images.
     """
     rows = [row for row in records.read_rows(figure2.path_of(folder), figure2.FIELDS)
-            if row["dataset"] in paper.DATASETS and not compare.cut_off(row)]
+            if row["dataset"] in published.DATASETS and not compare.cut_off(row)]
     fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
     lines = [["model", "likelihood", "data set", "sizes", "k", *map(text.per_cent, fractions)]]
     for preset, sizes in (("tuned", "Table 2's"), ("grid", "by validation")):
@@ -246,7 +245,7 @@ def less_data(folder):
 def useful_rows(results_dir):
     """The rows of usefulness.csv at Table 2's sizes and settings."""
     def is_table2s(row):
-        cell = paper.CELLS.get(tuple(row[field] for field in compare.CELL))
+        cell = published.CELLS.get(tuple(row[field] for field in compare.CELL))
         return cell and (row["hidden_units"], row["latent_dim"], row["changes"]) == (
             cell.hidden_units, cell.latent_dim, beyond.NOTHING)
 

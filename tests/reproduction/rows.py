@@ -1,11 +1,11 @@
 """A row of table1.csv, for the tests that compare and report."""
 
-from spvae_tf import published as paper
+from spvae_tf import published
 
 
 def make_row(model="SPVAE", dataset="mnist", likelihood="continuous", **changes):
     """A whole run at Table 2's sizes that hits the published number."""
-    cell = paper.cell(model, dataset, likelihood)
+    cell = published.cell(model, dataset, likelihood)
     row = dict(
         model=model, dataset=dataset, likelihood=likelihood, protocol="released", preset="tuned", seed=0,
         hidden_units=cell.hidden_units if cell else 1, latent_dim=cell.latent_dim if cell else 1, params=1,

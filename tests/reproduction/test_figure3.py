@@ -63,18 +63,6 @@ def test_preferences_are_the_classes_means():
     np.testing.assert_allclose(found[7], (leaves[0] + leaves[2] + leaves[5]) / 3, rtol=1e-6)
 
 
-def test_a_class_that_only_one_vae_explains_prefers_it(model):
-    """The posterior probability of a super-pixel's VAEs sums to one and follows their likelihoods."""
-    images = np.random.default_rng(0).random((20, 30), np.float32)
-    labels = np.arange(20) % 2
-    preferred = figure3.preferences(model, images, labels, num_samples=20)
-    for leaves in preferred.values():
-        assert leaves.shape == (4, 2)
-        np.testing.assert_allclose(leaves.sum(axis=1), 1, rtol=1e-5)
-    whole = model.posterior(images, 20, seed=0).leaves.numpy()
-    np.testing.assert_allclose((preferred[0] + preferred[1]) / 2, whole.mean(axis=0), rtol=1e-4)
-
-
 def dataset(labels):
     images = np.random.default_rng(0).random((4, 30), np.float32)
     return data.Dataset("mine", (5, 6), images, images, images, labels, labels, labels)

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from rows import make_row
 
-from spvae_tf import files
-from spvae_tf import published as paper
+from spvae_tf import files, published
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import beyond, compare, figure2, report
 from spvae_tf.training import records
@@ -105,10 +104,10 @@ def test_margins_of_the_paper_and_ours():
 
 
 def test_authors_runs_hold_the_logged_values_of_every_cell():
-    runs = paper.authors_runs()
+    runs = published.authors_runs()
     assert sum(len(values) for sizes in runs.values() for values in sizes.values()) == 559
-    assert set(runs) == set(paper.CELLS)
-    for key, cell in paper.CELLS.items():
+    assert set(runs) == set(published.CELLS)
+    for key, cell in published.CELLS.items():
         for size, logged in (((cell.hidden_units, cell.latent_dim), (cell.logged_val_ll, cell.logged_test_ll)),
                              (cell.checkpoint, cell.checkpoint_logged)):
             if None not in (size, logged) and None not in logged:
@@ -188,10 +187,10 @@ def test_nats_lost_with_less_data_are_paired_by_seed(tmp_path):
 
 
 def test_digitized_sweep():
-    sweep = paper.digitized_sweep()
+    sweep = published.digitized_sweep()
     assert len(sweep) == 12 and sum(map(len, sweep.values())) == 157
     assert sweep["VAE", "mnist", "discrete"][0.01] == -10534.7
-    assert set(sweep) < set(paper.CELLS)
+    assert set(sweep) < set(published.CELLS)
 
 
 # --- beyond the paper -------------------------------------------------------------------------------------------------
