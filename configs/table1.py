@@ -1,7 +1,10 @@
-"""One cell of Table 1 with Table 2's hyper-parameters.
+"""One cell of Table 1: --config=configs/table1.py:DATASET/LIKELIHOOD/MODEL, for example mnist/continuous/spvae.
 
-Used as --config=configs/table1.py:DATASET/LIKELIHOOD/MODEL, for example mnist/continuous/spvae. Each field can be set
-besides, as in --config.latent_dim=50; spvae_tf/configuration.py has the list.
+The data set may be the path of an .npz. Any setting can be changed besides, as in --config.latent_dim=50.
+
+  settings and their defaults    spvae_tf/training/configuration.py, SETTINGS
+  the two protocols              there, PAPER and RELEASED: learning rates, patience, stream of batches
+  H and n_z of every cell        spvae_tf/published.py, CELLS: Table 2
 """
 
 from spvae_tf.errors import InputError
@@ -9,17 +12,7 @@ from spvae_tf.training.configuration import make_config
 
 
 def get_config(cell="mnist/continuous/spvae"):
-    """The configuration of a cell.
-
-    Args:
-      cell: "dataset/likelihood/model"; the data set may be the path of an .npz.
-
-    Returns:
-      ml_collections.ConfigDict.
-
-    Raises:
-      InputError: when the cell has not three parts or one of them does not exist.
-    """
+    """The configuration of a cell; raises InputError unless it has three parts that exist."""
     parts = cell.rsplit("/", 2)
     if len(parts) != 3:
         raise InputError(f"the cell is {cell!r}; it must be DATASET/LIKELIHOOD/MODEL, e.g. mnist/continuous/spvae")

@@ -92,4 +92,4 @@ def _parse_flags(argv):
         raise InputError(lines[-1].removeprefix("spvae_tf.errors.InputError: ")) from error
     except (AttributeError, KeyError) as error:  # ml_collections, of a --config.key
         key = str(error.args[0]).strip("'\"")
-        raise InputError(f"--config has no key {key!r}; spvae_tf/configuration.py lists them") from error
+        raise InputError(f"--config has no key {key!r}; spvae_tf/training/configuration.py lists them") from error

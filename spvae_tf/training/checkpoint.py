@@ -13,13 +13,7 @@ GROUPS = {"weights", "best", "optimizer"}
 
 
 def save(path, arrays, state):
-    """Saves a checkpoint.
-
-    Args:
-      path: of the .npz file.
-      arrays: dict of lists of arrays, e.g. {"weights": [...], "best": [...], "optimizer": [...]}.
-      state: anything JSON can hold: step, best step, history.
-    """
+    """Saves a checkpoint: arrays, a dict of lists with the keys GROUPS, and a state that JSON can hold."""
     flat = {f"{group}/{n:03d}": np.asarray(a) for group, items in arrays.items() for n, a in enumerate(items)}
 
     def write(temporary):
@@ -30,17 +24,7 @@ def save(path, arrays, state):
 
 
 def restore(path):
-    """Reads a checkpoint back.
-
-    Args:
-      path: of the .npz file.
-
-    Returns:
-      (dict of lists of arrays, state).
-
-    Raises:
-      InputError: when the file is missing, truncated or no checkpoint.
-    """
+    """(arrays, state) of a checkpoint; raises InputError when the file is missing, cut off, or another kind of file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             state = json.loads(str(file["state"]))
@@ -57,15 +41,11 @@ def restore(path):
 
 
 def assign(variables, arrays, path):
-    """Assigns arrays to variables, in order.
-
-    Args:
-      variables: Keras variables.
-      arrays: of the same shapes.
-      path: the checkpoint, for the message.
+    """Assigns arrays of a checkpoint to Keras variables, in order.
 
     Raises:
-      InputError: when the shapes or dtypes differ, as after a change of the configuration or of Keras' dtype policy.
+      InputError: when shapes or dtypes differ, as after a change of the configuration or of Keras' dtype policy. Then
+        nothing is assigned.
     """
     found, wanted = [tuple(a.shape) for a in arrays], [tuple(v.shape) for v in variables]
     if found != wanted:

@@ -1,7 +1,7 @@
 """The configuration of a run: its settings, the two protocols, and the run's name.
 
-`make_config` gives the settings of a cell of Table 1, in which anything may be set; `resolve` checks them and freezes
-them. Code that trains takes resolved configurations.
+`make_config` gives the settings of a cell of Table 1, in which anything may be set; `resolve` checks and freezes them.
+A `config` elsewhere in this module is resolved. H and n_z of every cell stand in published.py.
 """
 
 import hashlib
@@ -153,11 +153,7 @@ def _run_name(config):
 
 
 def picture_name(config):
-    """A name for pictures of a run, as a file name: its model, data, protocol, seed, and what else was set.
-
-    Args:
-      config: resolved configuration.
-    """
+    """A name for pictures of a run, as a file name: its model, data, protocol, seed, and what else was set."""
     plain = make_config(config.model, config.dataset, config.likelihood)
     sizes = [f"{short}{config[key]}" for short, key in (("h", "hidden_units"), ("z", "latent_dim"))
              if config[key] != plain[key]]
@@ -166,14 +162,7 @@ def picture_name(config):
 
 
 def changes(config):
-    """What was set in a configuration besides its cell, its preset, its sizes and its seed.
-
-    Args:
-      config: resolved configuration.
-
-    Returns:
-      dict key -> value, without MAY_CHANGE.
-    """
+    """What was set besides the cell, the sizes, the seed and MAY_CHANGE; a dict."""
     plain = make_config(config.model, config.dataset, config.likelihood)
     plain.protocol = config.protocol
     _fill_in_protocol(plain)
@@ -209,16 +198,9 @@ def known_settings(recorded):
 
 
 def as_recorded(config):
-    """A configuration as records keep it, without the places of files on a machine.
+    """A configuration as records keep it, a dict without places of files on a machine.
 
-    Args:
-      config: resolved configuration.
-
-    Returns:
-      dict; of a user's own images it names the file, not the folder, and has `images_digest`.
-
-    Raises:
-      InputError: when a user's own images cannot be read.
+    Of a user's own images it names the file, not the folder, and has `images_digest`.
     """
     kept = {key: value for key, value in settings_of(config).items() if key != "data_dir"}
     return kept | {"dataset": Path(config.dataset).name} | images_digest(config)
@@ -231,15 +213,5 @@ def images_digest(config):
 
 
 def recorded_config(record):
-    """The configuration of a record, with defaults for settings younger than it.
-
-    Args:
-      record: dict with the key `config`.
-
-    Returns:
-      Resolved configuration; of a user's own images it names the file, not the folder.
-
-    Raises:
-      InputError: for a value that is not allowed.
-    """
+    """The resolved configuration of a record; raises InputError for a value that is not allowed."""
     return resolve(known_settings(record["config"]))

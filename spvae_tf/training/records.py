@@ -1,7 +1,8 @@
-"""Records of finished runs, and tables as pure functions of records.
+"""Records of finished runs.
 
-A record is one JSON file in `<results_dir>/<protocol>/records/`, written once its run is complete. Runs side by side
-write different files; every CSV is made anew from all records.
+A record is one JSON file, `<results_dir>/<protocol>/records/<name>.json`: a dict with the keys FIELDS, and the run's
+configuration as `config`. It is written once its run is complete. Runs side by side write different files; every CSV is
+made anew from all records. Here `folder` is `<results_dir>/<protocol>`.
 """
 
 import json
@@ -10,7 +11,7 @@ import warnings
 from pathlib import Path
 
 from spvae_tf import files
-from spvae_tf.errors import InputError
+from spvae_tf.errors import InputError, check_choice
 from spvae_tf.spvae import MODELS
 from spvae_tf.training import configuration
 
@@ -23,36 +24,17 @@ OPTIONAL_FIELDS = (*TEST_FIELDS, "paper_test_ll")
 
 
 def write_record(folder, name, record):
-    """Writes a record atomically.
-
-    Args:
-      folder: `<results_dir>/<protocol>`.
-      name: of the run.
-      record: dict with the keys FIELDS, and the run's whole configuration as `config`.
-    """
+    """Writes the record of a run, atomically."""
     files.write_text(Path(folder) / "records" / f"{name}.json", json.dumps(record, indent=1) + "\n")
 
 
 def read_record(folder, name):
-    """The record of a run, or None when it is missing or damaged.
-
-    A damaged record is named in a warning; its run is to be repeated.
-
-    Args:
-      folder: `<results_dir>/<protocol>`.
-      name: of the run.
-
-    Returns:
-      dict or None.
-    """
+    """The record of a run; None when it is missing, or damaged, of which a warning tells."""
     path = Path(folder) / "records" / f"{name}.json"
     if not path.exists():
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        missing = {*FIELDS, "config"} - set(record)
-        if missing:
-            raise ValueError(f"no {', '.join(sorted(missing))}")
         check_record(record)
     except (ValueError, TypeError, AttributeError, OSError) as error:
         warnings.warn(f"record {path} is damaged ({error}); its run will be repeated", stacklevel=2)
@@ -61,14 +43,7 @@ def read_record(folder, name):
 
 
 def read_records(folder):
-    """All sound records of a results folder, in the order of the paper's tables.
-
-    Args:
-      folder: `<results_dir>/<protocol>`.
-
-    Returns:
-      list of dicts, each with its run's `name` besides.
-    """
+    """All sound records in the order of the paper's tables, each with its run's `name` besides."""
     names = sorted(path.stem for path in (Path(folder) / "records").glob("*.json"))
     records = [record | {"name": name} for name in names if (record := read_record(folder, name))]
     return sorted(records, key=lambda r: (r["dataset"], r["likelihood"], list(MODELS).index(r["model"]),
@@ -76,14 +51,9 @@ def read_records(folder):
 
 
 def check_record(record):
-    """Refuses a record that is no row, or whose configuration is none or another run's.
-
-    Args:
-      record: dict with the keys FIELDS and `config`.
-
-    Raises:
-      InputError: naming what is wrong.
-    """
+    """Raises InputError unless the record is a row of FIELDS with the configuration of the same run."""
+    if missing := {*FIELDS, "config"} - set(record):
+        raise InputError(f"no {', '.join(sorted(missing))}")
     check_row(record)
     configuration.recorded_config(record)
     for key in ("model", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim"):
@@ -92,23 +62,14 @@ def check_record(record):
 
 
 def check_row(row, fields=FIELDS):
-    """Refuses what is no row of a table of runs.
-
-    Args:
-      row: dict.
-      fields: that it must have.
-
-    Raises:
-      InputError: naming the first field that is wrong.
-    """
+    """Raises InputError, naming the field, unless the dict is a row of a table of runs with these fields."""
     for field in fields:
         kinds = (str,) if field in files.TEXT_COLUMNS else (int, float)
         optional = field in row and row[field] is None and field in OPTIONAL_FIELDS
         if type(row.get(field)) not in kinds and not optional:
             raise InputError(f"{field} is {row.get(field)!r}")
-    for field, allowed in (("model", MODELS), ("protocol", configuration.PROTOCOLS)):
-        if row[field] not in allowed:
-            raise InputError(f"{field} is {row[field]!r}; it must be one of {', '.join(allowed)}")
+    check_choice("model", row["model"], MODELS)
+    check_choice("protocol", row["protocol"], configuration.PROTOCOLS)
     if row["test_ll"] is not None and None in (row[field] for field in TEST_FIELDS):
         raise InputError("only a part of the test is there")
     for field in ("test_ll_k5", "test_ll"):  # a validation may be NaN: the run diverged
@@ -117,18 +78,7 @@ def check_row(row, fields=FIELDS):
 
 
 def read_rows(path, fields=FIELDS):
-    """The rows of a table of runs, checked.
-
-    Args:
-      path: of the CSV.
-      fields: that each must have.
-
-    Returns:
-      list of dicts; none before a first run has ended.
-
-    Raises:
-      InputError: when the table is damaged.
-    """
+    """The rows of a table of runs, none before a first run has ended; raises InputError when it is damaged."""
     rows = files.read_table(path) if Path(path).exists() else []
     for row in rows:
         try:

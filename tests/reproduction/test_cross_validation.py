@@ -186,10 +186,10 @@ def test_damaged_record_is_named_and_its_run_repeated(copied):
 
 
 def test_a_diverged_point_has_a_record_and_never_wins(copied, monkeypatch):
-    winner, validate = winner_of(copied), Trainer._run_validation
+    winner, validate = winner_of(copied), Trainer._validate
     (copied / "paper" / "records" / f"{winner['name']}.json").unlink()
     shutil.rmtree(copied / "paper" / "runs" / winner["name"])
-    monkeypatch.setattr(Trainer, "_run_validation",
+    monkeypatch.setattr(Trainer, "_validate",
                         lambda trainer, step: tf.constant(math.nan) if step > 2 else validate(trainer, step))
     assert table1.reproduce(configs_of(), copied) == 0
     rows = rows_of(copied)
