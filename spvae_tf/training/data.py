@@ -40,22 +40,14 @@ SVHN_VALIDATION = 26_032  # the first images of `extra`
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Prepared images, one row each, divided into training, validation and test set.
+    """Prepared images, one row each, in training, validation and test set; a prefix of `train` is a smaller one."""
 
-    Attributes:
-      name: as `dataset_name` tells it.
-      image_shape: (height, width) in pixels; pixels are in row-major order.
-      train, validation, test: float32 [n, height * width] in [0, 1]. A prefix of `train` is what a smaller training
-        set is.
-      train_labels, validation_labels, test_labels: int64 [n], or None when the data have no labels.
-    """
-
-    name: str
-    image_shape: tuple[int, int]
-    train: np.ndarray
+    name: str  # as `dataset_name` tells it
+    image_shape: tuple[int, int]  # (height, width); pixels are in row-major order
+    train: np.ndarray  # float32 [n, height * width] in [0, 1]
     validation: np.ndarray
     test: np.ndarray
-    train_labels: np.ndarray | None
+    train_labels: np.ndarray | None  # int64 [n]; None when the data have no labels
     validation_labels: np.ndarray | None
     test_labels: np.ndarray | None
 
@@ -154,11 +146,11 @@ def min_max_scale(x):
 
 
 def prepare(images, name, round_pixels=None):
-    """Steps 2 and 3 of the module's docstring.
+    """Steps 2 and 3 of the module's docstring, as of data set `name`.
 
     Args:
       images: uint8 in 0..255 or float32 in [0, 1], [n, height, width], grey.
-      name, round_pixels: as in `load_dataset`; the data set may be one that they are to be treated like.
+      name, round_pixels: as in `load_dataset`.
 
     Returns:
       float32 [n, height * width] in [0, 1].
@@ -174,12 +166,7 @@ def prepare(images, name, round_pixels=None):
 def perturb(x, rng):
     """Step 4: N(0, (1/255)²) noise is added, values are reflected at 0 and 1, and each image is scaled again.
 
-    Args:
-      x: float32 [n, pixels] in [0, 1].
-      rng: `np.random.Generator`; it draws row by row, so a row's noise does not depend on how many follow.
-
-    Returns:
-      float32 [n, pixels] in [0, 1].
+    A NumPy Generator draws row by row, so the noise of a row of float32 [n, pixels] does not depend on how many follow.
     """
     x = x + rng.standard_normal(x.shape, np.float32) / 255
     return min_max_scale(np.where(x < 0, -x, np.where(x > 1, 2 - x, x)))
@@ -277,8 +264,7 @@ def first_in_file_order(examples, split, count):
     An example's `id` ("extra_000123") tells its position in the file. MNIST has no ids; its hash is of the position.
 
     Args:
-      examples: `tf.data.Dataset` of the whole split.
-      split: the split's name.
+      examples: `tf.data.Dataset` of the whole split, of this name.
       count: number of images wanted.
 
     Returns:
@@ -349,17 +335,11 @@ def _load_npz(path):
 
 
 def check_images(images, where):
-    """Checks an array of images and turns it grey.
-
-    Args:
-      images: integers in 0..255 or floats in [0, 1]; [n, H, W], [n, H, W, 1] or [n, H, W, 3].
-      where: where they come from, for the message.
-
-    Returns:
-      uint8 or float32 [n, H, W].
+    """Grey images, uint8 or float32 [n, H, W], of an array of them.
 
     Raises:
-      InputError: on another shape, dtype or range, on NaN, or when there is no image.
+      InputError: unless `images` are integers in 0..255 or floats in [0, 1], at least one, of shape [n, H, W],
+        [n, H, W, 1] or [n, H, W, 3]; `where` begins the message.
     """
     if images.ndim not in (3, 4) or images.ndim == 4 and images.shape[-1] not in (1, 3):
         raise InputError(f"{where} has shape {images.shape}; allowed: [n, H, W], [n, H, W, 1], [n, H, W, 3]")
