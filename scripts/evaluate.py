@@ -4,13 +4,16 @@ Examples:
   python scripts/evaluate.py --workdir=/tmp/spvae --num_samples=5000 --num_images=100
   python scripts/evaluate.py --workdir=/tmp/spvae --num_samples=1000 --num_images=100 --refinements=400
     with q(z | x) fitted to each image first: a tighter bound on the same log p(x).
+
+The run's folder keeps the values of images that are done, so a test that was stopped goes on where it was.
 """
 
 import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
 from spvae_tf.errors import InputError
-from spvae_tf.training.run import Run, evaluate
+from spvae_tf.training.evaluation import evaluate
+from spvae_tf.training.run import Run
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.", required=True)
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5000, "k of the bound.", lower_bound=1)
@@ -25,7 +28,8 @@ def main():
     model, test = run.model, run.dataset.test
     if _NUM_IMAGES.value and _NUM_IMAGES.value > len(test):
         raise InputError(f"--num_images is {_NUM_IMAGES.value}; the test set has {len(test)}")
-    result = evaluate(model, test[:_NUM_IMAGES.value], _NUM_SAMPLES.value, _SEED.value, _REFINEMENTS.value)
+    result = evaluate(model, test[:_NUM_IMAGES.value], _NUM_SAMPLES.value, _SEED.value, _REFINEMENTS.value,
+                      run.workdir)
     fitted = f", q fitted in {_REFINEMENTS.value} steps" if _REFINEMENTS.value else ""
     config = run.config
     print(f"{config.model} on {config.dataset}, {config.likelihood}: test ELBO (k = {result.num_samples}{fitted}) "

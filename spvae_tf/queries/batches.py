@@ -6,7 +6,7 @@ import tensorflow as tf
 from spvae_tf.ops.noise import fold_in
 
 
-def in_batches(query, arrays, seed, size, progress=None):
+def in_batches(query, arrays, seed, size, progress=None, skip=0):
     """Asks a query of one batch after the other.
 
     The seed decides the noise of an image together with its place in the batch and the size of the batch.
@@ -18,18 +18,19 @@ def in_batches(query, arrays, seed, size, progress=None):
       size: of a batch; the last is filled up, so that all have one shape. Fewer than `size` make one batch of the next
         power of two: a query is compiled for few sizes.
       progress: called with (number done, the first tensor of the answers so far) after every batch.
+      skip: elements at the beginning that are not asked about, whole batches of them and not all.
 
     Returns:
-      The structure with tensors [n, …].
+      The structure with tensors [n − skip, …].
     """
     n = len(arrays[0])
     size = min(size, 1 << max(n - 1, 0).bit_length())
     parts = []
-    for number, first in enumerate(range(0, max(n, 1), size)):
+    for first in range(skip, max(n, 1), size):
         chosen = np.minimum(np.arange(first, first + size), n - 1)
         batch = [None if a is None else tf.constant(a[chosen] if n else np.zeros([size, *a.shape[1:]], a.dtype))
                  for a in arrays]
-        answer = query(*batch, fold_in(seed, number))
+        answer = query(*batch, fold_in(seed, first // size))
         parts.append([part.numpy()[:n - first] for part in tf.nest.flatten(answer)])
         if progress:
             progress(min(n, first + size), np.concatenate([part[0] for part in parts]))

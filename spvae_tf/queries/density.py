@@ -50,18 +50,19 @@ def log_prob(model, x, num_samples=1000, observed=None, seed=None, refinements=0
     return estimate(model, x, num_samples, observed, seed, refinements)[0]
 
 
-def estimate(model, x, num_samples=1000, observed=None, seed=None, refinements=0, progress=None):
+def estimate(model, x, num_samples=1000, observed=None, seed=None, refinements=0, progress=None, skip=0):
     """The estimate of `log_prob` and how well its samples served.
 
     Args:
       x, num_samples, observed, seed, refinements: as in `log_prob`.
-      progress: called with (images done, their log-likelihoods so far) after every batch.
+      progress: called with (images done, the log-likelihoods so far) after every batch.
+      skip: images that were done before, as `progress` told; they are left out.
 
     Returns:
-      (log_prob [batch], nats per image; effective sample size of every leaf [batch, leaf regions, components]).
+      (log_prob [batch − skip], nats per image; effective sample size of every leaf [batch, leaf regions, components]).
     """
     return from_leaves(model, lambda x, observed, bound: bound[:2], x, num_samples, observed, seed, refinements,
-                       progress)
+                       progress, skip)
 
 
 def conditional_log_prob(model, x, query, evidence, num_samples=1000, seed=None, refinements=0):
@@ -101,7 +102,7 @@ class Bound(typing.NamedTuple):
     leaves: tf.Tensor  # [batch, leaf regions, components], L̂_l,k(x_l), nats without the base measure
 
 
-def from_leaves(model, answer, x, num_samples, observed, seed, refinements=0, progress=None):
+def from_leaves(model, answer, x, num_samples, observed, seed, refinements=0, progress=None, skip=0):
     """Checks images and returns `answer(x, observed, Bound)` of every batch of them; the rest is as in `estimate`."""
     num_samples = check_integer("num_samples", num_samples)
     check_integer("refinements", refinements, low=0)
@@ -110,7 +111,7 @@ def from_leaves(model, answer, x, num_samples, observed, seed, refinements=0, pr
         posterior = refine(model, x, observed, refinements, seed) if refinements else None
         return answer(x, observed, streamed_bound(model, x, observed, tf.constant(num_samples), seed, posterior))
 
-    return in_batches(query, masks.check_images(model, x, observed), make_seed(seed), EVALUATION_BATCH, progress)
+    return in_batches(query, masks.check_images(model, x, observed), make_seed(seed), EVALUATION_BATCH, progress, skip)
 
 
 @compiled(jit=False)

@@ -5,16 +5,16 @@
       runs/<name>/                    the workdir of a run that is to be recorded
       curves/<name>.csv               its log
       records/<name>.json             its record, once it is complete
+      values/<name>.npz               of its test: log_prob [test images], k, seed
+      weights/<name>.npz              the best weights on the validation set, numbered in the model's order
 """
 
-import dataclasses
 import functools
 import json
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from spvae_tf import files, published
 from spvae_tf.errors import InputError
@@ -22,7 +22,8 @@ from spvae_tf.model.region_graph import RegionGraph
 from spvae_tf.spvae import build_model
 from spvae_tf.training import checkpoint, configuration, provenance, records
 from spvae_tf.training.data import dataset_name, load_dataset
-from spvae_tf.training.trainer import LOG_FIELDS, CompiledCache, NonFiniteError, Trainer
+from spvae_tf.training.evaluation import evaluate
+from spvae_tf.training.trainer import LOG_FIELDS, CompiledCache, Trainer
 
 CONFIG = "config.json"
 
@@ -211,68 +212,6 @@ def load(workdir):
     return Run.open(workdir).model
 
 
-# --- the test ---------------------------------------------------------------------------------------------------------
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A test log-likelihood.
-
-    Attributes:
-      mean: over images, nats per image.
-      stderr: standard error of that mean, over images.
-      num_samples: k.
-      num_images: how many.
-      per_image: [num_images], nats.
-    """
-
-    mean: float
-    stderr: float
-    num_samples: int
-    num_images: int
-    per_image: np.ndarray
-
-    @property
-    def median(self):
-        """Of the images, nats: half of them are more probable."""
-        return float(np.median(self.per_image))
-
-    @property
-    def least_probable(self):
-        """(which image, its nats, the mean of the others); on continuous data one can decide the mean."""
-        image = int(self.per_image.argmin())
-        return image, float(self.per_image[image]), float(np.delete(self.per_image, image).mean())
-
-
-def evaluate(model, images, num_samples, seed=0, refinements=0):
-    """The k-sample bound averaged over images (Table 1 with k = 5,000 on the test set).
-
-    Args:
-      model: SPVAE.
-      images: [n, pixels].
-      num_samples: k.
-      seed: integer.
-      refinements: steps that fit q(z | x) to each image first; Table 1 has none.
-
-    Returns:
-      Evaluation.
-
-    Raises:
-      NonFiniteError: when the bound of an image is NaN or infinite.
-    """
-    with tqdm(total=len(images), unit="image", desc=f"k={num_samples}", disable=None, leave=False) as bar:
-        def progress(done, log_probs):
-            bar.update(done - bar.n)
-            bar.set_postfix(ELBO=f"{log_probs.mean():.1f}")
-
-        values = model.estimate(images, num_samples, seed=seed, refinements=refinements,
-                                progress=progress)[0].numpy().astype(np.float64)
-    if not np.isfinite(values).all():
-        image = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise NonFiniteError(f"the bound of test image {image} is {values[image]} (k = {num_samples})")
-    stderr = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-    return Evaluation(float(values.mean()), float(stderr), num_samples, len(values), values)
-
-
 # --- a run in a folder of results -------------------------------------------------------------------------------------
 
 def finished(config, results_dir):
@@ -338,10 +277,20 @@ def complete(config, results_dir, dataset=None, test=True, on_validation=None, c
                         best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
                         val_ll_k5=round(trainer.best_ll, 3), test_ll_k5=round(quick.mean, 3))
         if test:
-            full = evaluate(run.model, images[:num_images], run.config.test_samples)
+            full = evaluate(run.model, images[:num_images], run.config.test_samples, folder=run.workdir)
+            _keep(run, results_dir, full)
             measured |= dict(test_ll=round(full.mean, 3), test_ll_stderr=round(full.stderr, 3),
                              num_samples=full.num_samples, num_test_images=full.num_images)
         return _record(run, results_dir, measured, trainer.history)
+
+
+def _keep(run, results_dir, evaluation):
+    """Writes the values of a test and the weights that were tested, as float32."""
+    folder = Path(results_dir) / run.config.protocol
+    files.write_npz(folder / "values" / f"{run.name}.npz", log_prob=np.float32(evaluation.log_prob),
+                    k=evaluation.num_samples, seed=0)
+    files.write_npz(folder / "weights" / f"{run.name}.npz", **{
+        f"{n:03d}": np.float32(variable.numpy()) for n, variable in enumerate(run.model.trainable_variables)})
 
 
 def record_divergence(config, results_dir):

@@ -69,6 +69,32 @@ def test_evaluate(workdir):
     assert tight > loose
 
 
+def test_evaluation_killed_and_started_again_loses_no_image(tmp_path):
+    rng, folder = np.random.default_rng(0), tmp_path / "run"
+    arrays = {f"x_{split}": rng.integers(0, 256, [n, 4, 4], np.uint8)
+              for split, n in (("train", 40), ("validation", 10), ("test", 400))}
+    np.savez(tmp_path / "mine.npz", **arrays)
+    run("train.py", CELL.format(tmp_path / "mine.npz", "vae"), *TINY, f"--workdir={folder}")
+    flags = ["--num_samples=200000", f"--workdir={folder}"]
+    code = ("import runpy, sys; sys.path.insert(0, 'scripts'); import cli; from spvae_tf.training import evaluation; "
+            "evaluation.SECONDS_BETWEEN_SAVES = -1; runpy.run_path('scripts/evaluate.py', run_name='__main__')")
+    process = subprocess.Popen([sys.executable, "-c", code, *flags], cwd=ROOT, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 300
+    while not list(folder.glob("values-*.npz")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    values, = folder.glob("values-*.npz")
+    done = np.load(values)["log_prob"]
+    assert 100 <= len(done) < 400
+    resumed, _ = run("evaluate.py", *flags)
+    after = np.load(values)["log_prob"]
+    np.testing.assert_array_equal(after[:len(done)], done)
+    values.unlink()
+    assert run("evaluate.py", *flags)[0] == resumed
+    np.testing.assert_array_equal(np.load(values)["log_prob"], after)
+
+
 def test_picture_of_a_run_is_named_after_it(workdir, tmp_path):
     out, _ = run("pictures.py", "--pictures=samples", f"--workdir={workdir}", f"--out_dir={tmp_path}")
     assert out.strip() == str(tmp_path / "samples_spvae_mine_continuous_paper_h4_z2_validate_every=8_seed0.png")

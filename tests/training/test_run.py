@@ -1,17 +1,15 @@
 """A run: trained, tested, recorded, continued, loaded again; and what is refused."""
 
 import math
-import statistics
 import subprocess
 import warnings
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from small_runs import files_in, make_config, make_dataset
 
 from spvae_tf.errors import InputError
-from spvae_tf.files import lock, read_table
+from spvae_tf.files import lock, read_npz, read_table
 from spvae_tf.model.region_graph import random_binary_trees
 from spvae_tf.training import checkpoint, configuration, provenance, records, run
 from spvae_tf.training import trainer as training
@@ -37,7 +35,9 @@ def test_run_leaves_record_curve_and_checkpoint(finished):
     name = name_of(make_config())
     assert files_in(folder / "paper") == sorted([
         f"curves/{name}.csv", f"records/{name}.json",
-        *(f"runs/{name}/{file}" for file in (".lock", "checkpoint.npz", "config.json", "log.csv"))])
+        f"values/{name}.npz", f"weights/{name}.npz",
+        *(f"runs/{name}/{file}" for file in (".lock", "checkpoint.npz", "config.json", "log.csv",
+                                             "values-k12-seed0-refinements0.npz"))])
     assert tuple(record) == (*records.FIELDS, "config")
     assert records.read_record(folder / "paper", name) == record
     curve = read_table(folder / "paper" / "curves" / f"{name}.csv")
@@ -55,6 +55,12 @@ def test_record_is_that_of_the_saved_model(finished):
     test = make_dataset().test
     values = model.log_prob(test[:5], 12, seed=0).numpy().astype(np.float64)
     assert record["test_ll"] == round(values.mean(), 3)
+    kept = read_npz(folder / "paper" / "values" / f"{name_of(make_config())}.npz", ["log_prob", "k", "seed"])
+    np.testing.assert_array_equal(kept["log_prob"], np.float32(values))
+    assert (kept["k"], kept["seed"]) == (12, 0)
+    with np.load(folder / "paper" / "weights" / f"{name_of(make_config())}.npz", allow_pickle=False) as weights:
+        for key, variable in zip(sorted(weights), model.trainable_variables, strict=True):
+            np.testing.assert_array_equal(weights[key], variable)
     assert record["test_ll_stderr"] == round(values.std(ddof=1) / math.sqrt(5), 3)
     assert record["test_ll_k5"] == round(float(model.log_prob(test, 5, seed=0).numpy().mean(dtype=np.float64)), 3)
 
@@ -384,20 +390,3 @@ def test_what_may_change_when_a_run_is_continued(tmp_path):
     trainer = Run(make_config(max_batches=4, test_samples=7, num_test_images=None, preset="mini"), tmp_path,
                   make_dataset()).train()
     assert trainer.step == 4 and len(trainer.history) == 2
-
-
-def test_evaluation_counts_every_image(monkeypatch):
-    class Model:
-        def estimate(self, images, num_samples, seed, refinements, progress):
-            progress(len(images), images[:, 0])
-            return tf.constant(images[:, 0] + num_samples), None
-    images = np.array([[-1.0], [3.0], [4.0]], np.float32)
-    result = run.evaluate(Model(), images, 5)
-    assert result.mean == pytest.approx(7) and result.num_samples == 5 and result.num_images == 3
-    assert result.stderr == pytest.approx(statistics.stdev([-1, 3, 4]) / math.sqrt(3))
-    np.testing.assert_allclose(result.per_image, [4, 8, 9])
-    assert math.isnan(run.evaluate(Model(), images[:1], 5).stderr)
-    for wrong in (math.nan, -math.inf):
-        images[1] = wrong
-        with pytest.raises(training.NonFiniteError, match=f"^the bound of test image 1 is {wrong} .k = 5.$"):
-            run.evaluate(Model(), images, 5)

@@ -1,0 +1,117 @@
+"""The test: the k-sample bound of every test image, which goes on where it was stopped."""
+
+import dataclasses
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from spvae_tf import files
+from spvae_tf.training.trainer import NonFiniteError
+
+SECONDS_BETWEEN_SAVES = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A test log-likelihood.
+
+    Attributes:
+      log_prob: float32 [num_images], nats per image.
+      num_samples: k.
+    """
+
+    log_prob: np.ndarray
+    num_samples: int
+
+    @property
+    def num_images(self):
+        """How many images were tested."""
+        return len(self.log_prob)
+
+    @property
+    def mean(self):
+        """Over images, nats per image."""
+        return float(self.log_prob.mean(dtype=np.float64))
+
+    @property
+    def stderr(self):
+        """Standard error of the mean, over images; NaN of a single one."""
+        values = self.log_prob.astype(np.float64)
+        return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+    @property
+    def median(self):
+        """Of the images, nats: half of them are more probable."""
+        return float(np.median(self.log_prob))
+
+    @property
+    def least_probable(self):
+        """(which image, its nats, the mean of the others); on continuous data one can decide the mean."""
+        image = int(self.log_prob.argmin())
+        others = np.delete(self.log_prob, image)
+        return image, float(self.log_prob[image]), float(others.mean(dtype=np.float64))
+
+
+def evaluate(model, images, num_samples, seed=0, refinements=0, folder=None):
+    """The k-sample bound of images (Table 1 with k = 5,000 on the test set).
+
+    Args:
+      model: SPVAE.
+      images: [n, pixels].
+      num_samples: k.
+      seed: integer.
+      refinements: steps that fit q(z | x) to each image first; Table 1 has none.
+      folder: where the values of images that are done are kept, so that a test that was stopped goes on with the same
+        noise; None keeps none.
+
+    Returns:
+      Evaluation.
+
+    Raises:
+      NonFiniteError: when the bound of an image is NaN or infinite.
+    """
+    path = folder and Path(folder) / f"values-k{num_samples}-seed{seed}-refinements{refinements}.npz"
+    what = path and dict(k=num_samples, seed=seed, model=_digest([v.numpy() for v in model.trainable_variables]),
+                         images=_digest([images]))
+    done = _read(path, what)
+    last_save = time.monotonic()
+    with tqdm(total=len(images), initial=len(done), unit="image", desc=f"k={num_samples}", disable=None,
+              leave=False) as bar:
+        def progress(count, log_probs):
+            nonlocal last_save
+            bar.update(count - bar.n)
+            bar.set_postfix(ELBO=f"{log_probs.mean():.1f}")
+            if path and time.monotonic() - last_save > SECONDS_BETWEEN_SAVES:
+                files.write_npz(path, log_prob=np.concatenate([done, log_probs]), **what)
+                last_save = time.monotonic()
+
+        values = done
+        if len(done) < len(images):
+            new = model.estimate(images, num_samples, seed=seed, refinements=refinements, progress=progress,
+                                 skip=len(done))[0].numpy()
+            values = np.concatenate([done, new])
+    if not np.isfinite(values).all():
+        image = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise NonFiniteError(f"the bound of test image {image} is {values[image]} (k = {num_samples})")
+    if path:
+        files.write_npz(path, log_prob=values, **what)
+    return Evaluation(values, num_samples)
+
+
+def _digest(arrays):
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
+def _read(path, what):
+    """The values of images that are done; none where the file is another test's."""
+    if path and path.exists():
+        found = files.read_npz(path, ["log_prob", *what])
+        if all(found[key] == value for key, value in what.items()):
+            return found["log_prob"]
+    return np.zeros([0], np.float32)

@@ -1,0 +1,67 @@
+"""The test of a model: every image counts, and a test that was stopped goes on."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from spvae_tf import build_model
+from spvae_tf.training import evaluation
+from spvae_tf.training.evaluation import evaluate
+from spvae_tf.training.trainer import NonFiniteError
+
+
+def test_evaluation_counts_every_image():
+    class Model:
+        def estimate(self, images, num_samples, seed, refinements, progress, skip):
+            progress(len(images), images[:, 0])
+            return tf.constant(images[:, 0] + num_samples), None
+    images = np.array([[-1.0], [3.0], [4.0]], np.float32)
+    result = evaluate(Model(), images, 5)
+    assert result.mean == pytest.approx(7) and result.num_samples == 5 and result.num_images == 3
+    assert result.stderr == pytest.approx(statistics.stdev([-1, 3, 4]) / math.sqrt(3))
+    np.testing.assert_allclose(result.log_prob, [4, 8, 9])
+    assert math.isnan(evaluate(Model(), images[:1], 5).stderr)
+    for wrong in (math.nan, -math.inf):
+        images[1] = wrong
+        with pytest.raises(NonFiniteError, match=f"^the bound of test image 1 is {wrong} .k = 5.$"):
+            evaluate(Model(), images, 5)
+
+
+def test_stopped_test_goes_on_with_the_same_noise(tmp_path, monkeypatch):
+    model, calls = build_model("VAE", (4, 4), "discrete", 3, 2, seed=1), []
+    images = np.random.default_rng(0).random([230, 16], np.float32)
+    whole = evaluate(model, images, 7)
+    monkeypatch.setattr(evaluation, "SECONDS_BETWEEN_SAVES", -1)
+    write = evaluation.files.write_npz
+
+    def stop_at_second(path, **arrays):
+        calls.append(len(arrays["log_prob"]))
+        write(path, **arrays)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation.files, "write_npz", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, images, 7, folder=tmp_path)
+    resumed = evaluate(model, images, 7, folder=tmp_path)
+    assert calls == [100, 200, 230, 230]  # the images that were done are not done again
+    np.testing.assert_array_equal(resumed.log_prob, whole.log_prob)
+    assert resumed.mean == whole.mean
+    again = evaluate(model, images, 7, folder=tmp_path)  # all are done
+    np.testing.assert_array_equal(again.log_prob, whole.log_prob)
+
+
+@pytest.mark.parametrize("other", ["model", "images"])
+def test_values_of_another_test_are_not_taken(tmp_path, other):
+    model = build_model("VAE", (4, 4), "discrete", 3, 2, seed=1)
+    images = np.random.default_rng(0).random([9, 16], np.float32)
+    evaluate(model, images, 7, folder=tmp_path)
+    if other == "model":
+        model = build_model("VAE", (4, 4), "discrete", 3, 2, seed=2)
+    else:
+        images = images[::-1].copy()
+    np.testing.assert_array_equal(evaluate(model, images, 7, folder=tmp_path).log_prob,
+                                  evaluate(model, images, 7).log_prob)
