@@ -1,8 +1,6 @@
 """How likely images are: log p(x) for any k in constant memory, marginals, conditionals, and how far to trust them.
 
 Everything here rests on `streamed_bound`: the leaves' bounds (2) with k = `num_samples`, and the SPN over them (9).
-All queries raise InputError for what their arguments exclude: images of another shape, dtype or range, NaN at an
-observed pixel, a mask that is not bool [batch, pixels], a count below 1, a negative seed.
 """
 
 import math
@@ -24,8 +22,6 @@ EVALUATION_BATCH = 100  # images whose samples are streamed together
 REFINEMENT_SAMPLES = 5  # of the ELBO that a step of refinement climbs
 REFINEMENT_RATE = 0.2  # Adam's at the first step; falls in a straight line to 0 at the last
 
-
-# --- log p(x) ---------------------------------------------------------------------------------------------------------
 
 def log_prob(model, x, num_samples=1000, observed=None, seed=None, refinements=0):
     """log p(x), or the marginal log p(x_observed), estimated by the bound with k = `num_samples` (equation 9).
@@ -51,10 +47,9 @@ def log_prob(model, x, num_samples=1000, observed=None, seed=None, refinements=0
 
 
 def estimate(model, x, num_samples=1000, observed=None, seed=None, refinements=0, progress=None, skip=0):
-    """The estimate of `log_prob` and how well its samples served.
+    """The estimate of `log_prob` and how well its samples served; other arguments as there.
 
     Args:
-      x, num_samples, observed, seed, refinements: as in `log_prob`.
       progress: called with (images done, the log-likelihoods so far) after every batch.
       skip: images that were done before, as `progress` told; they are left out.
 
@@ -66,19 +61,14 @@ def estimate(model, x, num_samples=1000, observed=None, seed=None, refinements=0
 
 
 def conditional_log_prob(model, x, query, evidence, num_samples=1000, seed=None, refinements=0):
-    """log p(x_query | x_evidence) = log p(x_query, x_evidence) − log p(x_evidence).
+    """log p(x_query | x_evidence) = log p(x_query, x_evidence) − log p(x_evidence), [batch], nats per image.
 
     Both are estimated with the same noise, so that what they share cancels. The difference of two lower bounds is
     no bound; it is as good as the looser of the two.
 
     Args:
-      x: [batch, pixels] in [0, 1]; what stands outside both masks does not matter and may be NaN.
-      query: bool [batch, pixels].
-      evidence: bool [batch, pixels], disjoint from `query`.
-      num_samples, seed, refinements: as in `log_prob`.
-
-    Returns:
-      Tensor [batch], nats per image.
+      x, num_samples, seed, refinements: as in `log_prob`; x may be NaN outside both masks.
+      query, evidence: bool [batch, pixels], disjoint.
     """
     x = masks.check_shape(model, x)
     query, evidence = masks.check_mask("query", query, x.shape), masks.check_mask("evidence", evidence, x.shape)
@@ -119,7 +109,6 @@ def streamed_bound(model, x, observed, num_samples, seed, posterior=None, codes=
     """The Bound of one batch over chunks of samples: encoder and base measure once, decoder once per chunk.
 
     Args:
-      x, observed: as `masks.check_images` returns them, as tensors.
       num_samples: k, an int32 tensor.
       seed: int32 [2].
       posterior: (mean, precision) of q(z | x); the encoder's when None.
@@ -161,16 +150,11 @@ def _finish(model, observed, log_base, state, num_samples):
     return Bound(value, model.by_region(sizes), model.by_region(bounds))
 
 
-# --- q(z | x) fitted to each image ------------------------------------------------------------------------------------
-
 def refine(model, x, observed, steps, seed):
-    """q(z_l | x_l) of each image and expert after Adam's steps on its own ELBO, from the encoder's as the start.
+    """(mean, precision) of q(z_l | x_l) after Adam's steps from the encoder's, on each image's and expert's own ELBO.
 
     Semi-amortised inference (Kim et al., 2018): an encoder's q is the best of those it can express for all images
     at once, this one the best for each. The noise is not that of the bound, so the bound remains one.
-
-    Returns:
-      (mean, precision), each [experts, batch, latent_dim].
     """
     mean, precision = _prepare(model, x, observed, None)[0]
     position = [keras.Variable(mean), keras.Variable(tf.math.log(precision))]
@@ -205,16 +189,10 @@ class Outliers(typing.NamedTuple):
 
 
 def outlier_score(model, x, num_samples=1000, seed=None):
-    """How unexpected images are, and where: −log p(x), and the marginal −log p(x_l) of every leaf region.
+    """How unexpected images are, and where: Outliers; arguments as in `log_prob`.
 
     A leaf region's marginal is the mixture of its VAEs under the trees' prior, p(x_l) = Σ_c P(c) p_c(x_l). Where leaf
     regions overlap, it is given that the tree uses the region, and a pixel's heat is the mean over the regions.
-
-    Args:
-      x, num_samples, seed: as in `log_prob`.
-
-    Returns:
-      Outliers.
     """
     return from_leaves(model, lambda x, _, bound: Outliers(-bound.log_prob, _heat(model, x, bound.leaves)),
                        x, num_samples, None, seed)
@@ -246,22 +224,17 @@ class Diagnostics(typing.NamedTuple):
 
 
 def diagnose(model, x, num_samples=1000, observed=None, tolerance=None, seed=None):
-    """A log-likelihood, and how far it is to be trusted.
+    """A log-likelihood, and how far it is to be trusted: Diagnostics. What it says holds for all queries with this k.
 
     ∂ log p / ∂ L̂_l is P(leaf l | x), and Var L̂_l is about 1/ESS_l − 1/k for its effective sample size. Hence
     standard_error² = Σ_l P(l | x)² (1/ESS_l − 1/k). It does not see what the samples miss, and no leaf adds more than
     1 nat to it: where an effective sample size is near 1, trust the ladder of bounds more. It doubles the work.
 
-    All queries rest on the same bounds of the leaves, so what this says for a k, mask and seed holds for them all.
-
     Args:
       x, observed, seed: as in `log_prob`.
       num_samples: k, at least 2: one sample has no spread.
-      tolerance: nats by which a bound that has levelled off may differ from the last; None takes twice the
+      tolerance: nats by which a bound that has levelled off may differ from the last, above 0; None takes twice the
         standard error of each image.
-
-    Returns:
-      Diagnostics.
     """
     num_samples = check_integer("num_samples", num_samples, low=2)
     if tolerance is not None and not (isinstance(tolerance, numbers.Real) and tolerance > 0):

@@ -80,9 +80,6 @@ def inpaint(model, x, observed, num_draws=None, mean=True, num_samples=100, seed
 
     Returns:
       Tensor [batch, pixels], or [batch, num_draws, pixels]; observed pixels are those of x.
-
-    Raises:
-      InputError: on a wrong shape or dtype, an observed pixel outside [0, 1] or NaN, or a count below 1.
     """
     num_samples = check_integer("num_samples", num_samples)
     x = masks.check_shape(model, x)
@@ -141,15 +138,9 @@ def _draw_from_proposals(model, x, observed, bits, tree_bits, code_bits):
 # --- images through their latent states -------------------------------------------------------------------------------
 
 def reconstruct(model, x, num_samples=100, seed=None):
-    """Images through their latent states: E[x | z] at the means of q(z | x), averaged over the posterior of trees.
+    """Images through their latent states, [batch, pixels] in [0, 1]; arguments as in `log_prob`.
 
-    Args:
-      x: [batch, pixels] in [0, 1].
-      num_samples: k of the leaves' bounds, from which the probabilities of trees are computed.
-      seed: integer; None draws a fresh one.
-
-    Returns:
-      Tensor [batch, pixels], in [0, 1].
+    E[x | z] at the means of q(z | x), averaged over the posterior of trees.
     """
     return from_leaves(model, lambda x, _, bound: leaves.picture(model, *leaves.codes(model, x, bound.leaves)),
                        x, num_samples, None, seed)
@@ -164,7 +155,7 @@ def interpolate(model, x0, x1, steps=8, num_samples=100, seed=None):
     Args:
       x0, x1: [batch, pixels] in [0, 1], the ends of the paths.
       steps: images on a path, at least 2.
-      num_samples, seed: as in `reconstruct`.
+      num_samples, seed: as in `log_prob`.
 
     Returns:
       Tensor [batch, steps, pixels], in [0, 1].

@@ -24,15 +24,7 @@ class Posterior(typing.NamedTuple):
 
 
 def posterior(model, x, num_samples=100, observed=None, seed=None):
-    """The posterior of the SPN's latent variables: of every sum's child, every leaf VAE, every partition.
-
-    Args:
-      x, observed, seed: as in `log_prob`.
-      num_samples: k of the leaves' bounds, from which the probabilities are computed.
-
-    Returns:
-      Posterior.
-    """
+    """The Posterior of every sum's child, every leaf VAE, every partition; arguments as in `log_prob`."""
     return from_leaves(model, lambda x, _, bound: states(model, bound.leaves), x, num_samples, observed, seed)
 
 
@@ -77,14 +69,7 @@ class Tree(typing.NamedTuple):
 
 
 def most_probable_tree(model, x, num_samples=100, observed=None, seed=None):
-    """The most probable induced tree of each image, by max-product, and its reconstruction.
-
-    Args:
-      x, num_samples, observed, seed: as in `posterior`.
-
-    Returns:
-      Tree.
-    """
+    """The most probable induced Tree of each image, by max-product; arguments as in `log_prob`."""
     return from_leaves(model, lambda x, observed, bound: _tree(model, x, observed, bound.leaves),
                        x, num_samples, observed, seed)
 
@@ -99,7 +84,7 @@ def _tree(model, x, observed, leaf_bounds):
 
 
 def embed(model, x, num_samples=100, seed=0):
-    """The latent embedding of section 4.2: the leaf VAEs' codes and the SPN's latent states.
+    """The latent embedding of section 4.2, [batch, features]: the leaf VAEs' codes and the SPN's latent states.
 
     With E experts (leaf regions × components, a region's side by side), each of latent dimension n_z, the features
     are, in this order:
@@ -108,13 +93,7 @@ def embed(model, x, num_samples=100, seed=0):
     * E: for each expert P(the induced tree ends in it | x);
     * one for each sum weight, in the order of `spn.sum_weights`: P(sum n is in the tree, y_n = product | x).
 
-    A VAE has no SPN, and its embedding is the first part alone: the mean of q(z | x).
-
-    Args:
-      x, num_samples, seed: as in `posterior`.
-
-    Returns:
-      Tensor [batch, features].
+    A VAE has no SPN, and its embedding is the first part alone: the mean of q(z | x). Arguments as in `log_prob`.
     """
     return from_leaves(model, lambda x, _, bound: features(model, x, bound.leaves), x, num_samples, None, seed)
 

@@ -30,13 +30,7 @@ def propose(model, x, observed):
 
 
 def proposals(model, x, observed, bits):
-    """k codes of every expert, z_i ~ q(z | x_observed), and how likely each is.
-
-    Args:
-      model: SPVAE.
-      x: [batch, pixels].
-      observed: bool [batch, pixels].
-      bits: random bits of `model.noise_shape(k, batch)`.
+    """k codes z_i ~ q(z | x_observed) of every expert, made of the random bits [experts, k, batch, latent_dim].
 
     Returns:
       (their decoder outputs, a tuple of [experts, k, batch, pixels of a leaf]; their normalised importance weights
@@ -88,16 +82,12 @@ def picture(model, means, weights):
 
 
 def assemble(model, parts, weights):
-    """Images from the experts' parts: each pixel is the weighted sum over the leaves that hold it.
+    """Images [batch, pixels] from the experts' parts: each pixel is the weighted sum over the leaves that hold it.
 
     Args:
-      model: SPVAE.
       parts: [experts, batch, pixels of a leaf].
-      weights: [batch, leaf regions, components], which sum to one over the leaves that hold a pixel. They are 0 or 1
-        for a tree's own image, posterior probabilities for the mean over trees.
-
-    Returns:
-      [batch, pixels].
+      weights: [batch, leaf regions, components], 0 or 1 for a tree's own image, posterior probabilities for the mean
+        over trees; they sum to one over the leaves that hold a pixel.
     """
     regions, components = weights.shape[1:]
     parts = tf.reshape(parts, [regions, components, *parts.shape[1:]])
@@ -106,10 +96,8 @@ def assemble(model, parts, weights):
 
 
 def _places(model):
-    """Where each pixel lies among the leaf regions' pixels [leaf regions × pixels of a leaf]: int32 [pixels, m].
-
-    Regions that overlap hold a pixel up to m times; one past the end, where `assemble` has a 0, fills up the others.
-    """
+    """int32 [pixels, m], the up to m places of each pixel in [leaf regions × pixels of a leaf]; one past the end, where
+    `assemble` has a 0, fills up the rows."""
     rows = np.flatnonzero(model.leaf_exists)
     pixels = model.leaf_pixels.reshape(-1)[rows]
     places = [rows[pixels == pixel] for pixel in range(model.graph.num_variables)]

@@ -27,15 +27,9 @@ def hide_half(half, count, image_shape):
 
 
 def check_images(model, x, observed=None):
-    """Raises InputError unless x are images and `observed` is None or their mask.
+    """(x as NumPy of the model's dtype with unobserved pixels set to 0, observed as NumPy or None).
 
-    Args:
-      model: SPVAE.
-      x: as above; only observed pixels have to lie in [0, 1].
-      observed: bool [batch, pixels]. None: all are observed.
-
-    Returns:
-      (x as NumPy of the model's dtype with unobserved pixels set to 0, observed as NumPy or None).
+    Raises InputError unless x are images, at least where they are observed, and `observed` is None or their mask.
     """
     x = check_shape(model, x)
     if not np.issubdtype(x.dtype, np.floating):

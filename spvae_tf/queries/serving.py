@@ -1,7 +1,7 @@
 """A model for serving: a TensorFlow SavedModel that answers queries without this package and without Keras.
 
-In Python, `spvae_tf.load` gives back the model of a run. Keras' own `model.save("model.keras")` and
-`keras.models.load_model` work for any model. Both give the whole SPVAE; a SavedModel is three of its queries, compiled.
+A SavedModel is three queries, compiled. For the whole model in Python there are `spvae_tf.load` and Keras' own
+`model.save("model.keras")` and `keras.models.load_model`.
 """
 
 import os
@@ -64,12 +64,10 @@ def export(model, path, num_samples=100, batch_size=10):
     * inpaint(x, observed, seed) -> {"output_0": [batch, pixels]}, the posterior mean;
     * sample(n, seed) -> {"output_0": [n, pixels]}, E[x | z] of new images;
 
-    with x [batch, pixels] in [0, 1], observed bool [batch, pixels] (NaN allowed where False), seed int32 [2], as
-    `ops.noise.make_seed` gives it, and n an int32. Observed pixels outside [0, 1], an x and an observed of different
-    shapes, and a negative n fail with InvalidArgumentError.
+    with x and observed as in the queries, seed int32 [2], as `ops.noise.make_seed` gives it, and n an int32. Observed
+    pixels outside [0, 1], x and observed of different shapes, and a negative n fail with InvalidArgumentError.
 
     Args:
-      model: SPVAE.
       path: of the folder to make.
       num_samples: k of log_prob and inpaint.
       batch_size: images answered together; bounds the memory.
