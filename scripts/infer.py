@@ -1,25 +1,25 @@
-"""Asks a trained model: new images, hidden pixels, how likely images are, their embeddings, their latent states.
+"""Asks a trained model for new images, hidden pixels, log-likelihoods, embeddings or latent states.
 
 Example:
   python scripts/infer.py --workdir=/tmp/spvae --out=/tmp/answers inpaint --mask=right --images=pictures/
   python scripts/infer.py --workdir=/tmp/spvae --out=/tmp/answers sample --num_images=64
 
-The command is one of sample, inpaint, score, embed, posterior; each writes .npz, and .png and .csv where it applies,
+The command is one of sample, inpaint, score, embed, posterior. Each writes .npz, and .png and .csv where it applies,
 into --out. Images come from a folder of .png files, from an .npz with an array x, or from the run's test set. They are
-prepared as the training images were (grey, each scaled to [0, 1] by itself), and answers are about what is prepared so.
+prepared as the training images were, grey and each scaled to [0, 1] by itself; answers are about the prepared images.
 """
 
 import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
-from spvae_tf import infer as answers
+from spvae_tf import infer
 from spvae_tf.errors import InputError
 from spvae_tf.training.run import Run
 
 COMMANDS = ("sample", "inpaint", "score", "embed", "posterior")
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Folder for the answers.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder for the infer.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "Folder of .png files or .npz; the run's test set when not given.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", None, "How many: new images, or of the test set (64 when not given), "
                                                        "or of --images (all when not given).", lower_bound=1)
@@ -38,13 +38,13 @@ def main(command):
     run = Run.open(_WORKDIR.value, _DATA_DIR.value)
     model = run.model
     if command == "sample":
-        files = answers.sample(model, _OUT.value, _NUM_IMAGES.value or 64, _PIXELS.value == "mean", _SEED.value)
+        files = infer.sample(model, _OUT.value, _NUM_IMAGES.value or 64, _PIXELS.value == "mean", _SEED.value)
     else:
         x, names, observed = images(run, _MASK.value if command == "inpaint" else None)
         options = dict(num_samples=_NUM_SAMPLES.value, seed=_SEED.value)
         if command == "inpaint":
             options |= dict(observed=observed, num_draws=_NUM_DRAWS.value)
-        files = getattr(answers, command)(model, _OUT.value, x, names, **options)
+        files = getattr(infer, command)(model, _OUT.value, x, names, **options)
     print("\n".join(map(str, files)))
 
 
@@ -54,19 +54,19 @@ def images(run, mask):
         test = run.dataset.test
         check_number(len(test), "the test set has")
         test = test[:_NUM_IMAGES.value or 64]
-        observed = None if mask is None else answers.read_mask(mask, len(test), run.model.image_shape)
+        observed = None if mask is None else infer.read_mask(mask, len(test), run.model.image_shape)
         return test, [str(number) for number in range(len(test))], observed
     config = run.config
-    found = answers.read_images(_IMAGES.value, run.model.image_shape, config.likelihood, config.dataset,
-                                config.round_pixels, _SEED.value, mask)
+    found = infer.read_images(_IMAGES.value, run.model.image_shape, config.likelihood, config.dataset,
+                              config.round_pixels, _SEED.value, mask)
     check_number(len(found[0]), f"{_IMAGES.value} holds")
     return [part[:_NUM_IMAGES.value] for part in found]
 
 
-def check_number(there, where):
-    """Refuses to answer for fewer images than were asked about."""
-    if _NUM_IMAGES.value and _NUM_IMAGES.value > there:
-        raise InputError(f"--num_images is {_NUM_IMAGES.value}; {where} {there}")
+def check_number(count, where):
+    """Raises InputError when there are fewer images than --num_images."""
+    if _NUM_IMAGES.value and _NUM_IMAGES.value > count:
+        raise InputError(f"--num_images is {_NUM_IMAGES.value}; {where} {count}")
 
 
 if __name__ == "__main__":

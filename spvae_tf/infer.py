@@ -20,7 +20,6 @@ PICTURES = 16  # images that a grid shows
 
 # --- files in ---------------------------------------------------------------------------------------------------------
 
-
 def read_images(path, image_shape, likelihood, dataset, round_pixels=None, seed=0, mask=None):
     """A user's images, prepared like those that a model was trained on, and which of their pixels are observed.
 
@@ -111,7 +110,6 @@ def read_mask(mask, count, image_shape):
 
 # --- answers out ------------------------------------------------------------------------------------------------------
 
-
 def sample(model, out, n, mean=True, seed=0):
     """New images: sample.npz (x, float32 [n, H, W]) and sample.png; `mean` as in the query."""
     x = model.sample(n, mean, seed).numpy().reshape(n, *model.image_shape)
@@ -190,7 +188,6 @@ def _write(out, name, arrays, *rows, columns=None, table=None):
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
-
 
 def tile(images, columns, margin=2, background=1.0):
     """Images side by side.

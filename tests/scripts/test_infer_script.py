@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import spvae_tf
-from spvae_tf import infer as answers
+from spvae_tf import infer
 from spvae_tf.errors import InputError
 from spvae_tf.training import configuration, data
 from spvae_tf.training.run import Run
@@ -61,7 +61,7 @@ def test_inpainting_pictures(folder, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["inpaint.npz", "inpaint.png"]
     found = np.load(tmp_path / "out" / "inpaint.npz")
     assert list(found["names"]) == ["0.png", "1.png", "grey.png"]
-    x, _, observed = answers.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz",
+    x, _, observed = infer.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz",
                                          mask=str(tmp_path / "mask.npz"))
     np.testing.assert_array_equal(observed, np.tile(seen.reshape(1, -1), [3, 1]))
     np.testing.assert_array_equal(found["mean"][:, seen], x.reshape(-1, *SHAPE)[:, seen])
@@ -70,7 +70,7 @@ def test_inpainting_pictures(folder, tmp_path):
     np.testing.assert_array_equal(found["draws"].reshape(3, 2, -1),
                                   model.inpaint(x, observed, 2, num_samples=7, seed=3))
     grid = tf.io.decode_png((tmp_path / "out" / "inpaint.png").read_bytes()).numpy()
-    scale, gap = answers.SCALE, answers.GAP
+    scale, gap = infer.SCALE, infer.GAP
     assert grid.shape == (scale * (5 * (4 + gap) - gap), scale * (3 * (8 + gap) - gap), 3)
     np.testing.assert_array_equal(grid[1:scale * 4:scale, 1:scale * 8:scale, 0], np.rint(255 * x[0].reshape(SHAPE)))
     assert (grid[scale * 4:scale * (4 + gap)] == 255).all()
@@ -94,15 +94,15 @@ def test_answers_without_pictures_are_about_the_test_set(folder, tmp_path):
 
 def test_the_other_answers(folder, tmp_path):
     model = spvae_tf.load(folder / "run")
-    x, names, _ = answers.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz")
-    files = [*answers.sample(model, tmp_path, 5, mean=False, seed=1), *answers.embed(model, tmp_path, x, names, 5),
-             *answers.posterior(model, tmp_path, x, names, 5, seed=1)]
+    x, names, _ = infer.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz")
+    files = [*infer.sample(model, tmp_path, 5, mean=False, seed=1), *infer.embed(model, tmp_path, x, names, 5),
+             *infer.posterior(model, tmp_path, x, names, 5, seed=1)]
     assert [file.name for file in files] == ["sample.npz", "sample.png", "embed.npz", "posterior.npz", "posterior.png",
                                              "posterior.csv"]
     assert sorted(files) == sorted(tmp_path.iterdir())
     np.testing.assert_array_equal(np.load(files[0])["x"].reshape(5, -1), model.sample(5, False, seed=1))
-    grid = tf.io.decode_png(files[1].read_bytes()).numpy()[..., 0][::answers.SCALE, ::answers.SCALE]
-    assert grid.shape == (2 * 4 + answers.GAP, 3 * 8 + 2 * answers.GAP)  # five pictures, and a white one
+    grid = tf.io.decode_png(files[1].read_bytes()).numpy()[..., 0][::infer.SCALE, ::infer.SCALE]
+    assert grid.shape == (2 * 4 + infer.GAP, 3 * 8 + 2 * infer.GAP)  # five pictures, and a white one
     assert (grid[-4:, -8:] == 255).all() and (grid[-4:, -18:-10] < 255).any()
     np.testing.assert_array_equal(np.load(files[2])["features"], model.embed(x, 5, seed=0))
     states, arrays = model.posterior(x, 5, seed=1), np.load(files[3])
@@ -129,19 +129,19 @@ def test_as_many_answers_as_images(folder, tmp_path):
 
 def test_refuses_a_folder_that_cannot_be_made(folder):
     with pytest.raises(InputError, match="cannot write"):
-        answers.embed(spvae_tf.build_model("VAE", SHAPE, "discrete", hidden_units=1, latent_dim=1), folder / "mine.npz",
+        infer.embed(spvae_tf.build_model("VAE", SHAPE, "discrete", hidden_units=1, latent_dim=1), folder / "mine.npz",
                       np.zeros([1, 32], np.float32), ["0"], 1)
 
 
 def test_pictures_are_prepared_like_the_training_images(folder):
     """The same from .png and .npz; the noise of a continuous likelihood is that of the seed."""
-    from_png, names, _ = answers.read_images(folder / "pictures", SHAPE, "discrete", "mine.npz")
-    from_npz, numbers, observed = answers.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz")
+    from_png, names, _ = infer.read_images(folder / "pictures", SHAPE, "discrete", "mine.npz")
+    from_npz, numbers, observed = infer.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz")
     np.testing.assert_array_equal(from_png, from_npz)
     assert observed.all() and observed.shape == from_npz.shape and names == ["0.png", "1.png", "grey.png"]
     assert numbers == ["0", "1", "2"]
     np.testing.assert_array_equal(from_npz, data.prepare(np.load(folder / "pictures.npz")["x"], "pictures.npz"))
-    noisy = [answers.read_images(folder / "pictures", SHAPE, "continuous", "mine.npz", seed=seed)[0] for seed in (0,
+    noisy = [infer.read_images(folder / "pictures", SHAPE, "continuous", "mine.npz", seed=seed)[0] for seed in (0,
                                  0, 1)]
     np.testing.assert_array_equal(noisy[0], noisy[1])
     assert 1e-4 < np.abs(noisy[0] - from_png).mean() < 0.01 < np.abs(noisy[0] - noisy[2]).max() * 10
@@ -153,7 +153,7 @@ def test_hidden_pixels_do_not_matter(hole, tmp_path):
     x = np.random.default_rng(2).uniform(0.3, 0.6, [2, *SHAPE])
     x[:, :, 4:] = hole
     np.savez(tmp_path / "x.npz", x=x)
-    found, _, observed = answers.read_images(tmp_path / "x.npz", SHAPE, "discrete", "mine.npz", mask="right")
+    found, _, observed = infer.read_images(tmp_path / "x.npz", SHAPE, "discrete", "mine.npz", mask="right")
     seen = x[:, :, :4].reshape(2, -1)
     expected = (seen - seen.min(axis=1, keepdims=True)) / np.ptp(seen, axis=1)[:, None]
     np.testing.assert_allclose(found[observed].reshape(2, -1), expected, atol=0.5 / 255 + 1e-6)
@@ -163,7 +163,7 @@ def test_hidden_pixels_do_not_matter(hole, tmp_path):
 @pytest.mark.parametrize("mask, hidden", [("left", np.s_[:, :4]), ("right", np.s_[:, 4:]), ("top", np.s_[:2]),
                                           ("bottom", np.s_[2:])])
 def test_masks_of_halves(mask, hidden):
-    observed = answers.read_mask(mask, 2, SHAPE).reshape(2, *SHAPE)
+    observed = infer.read_mask(mask, 2, SHAPE).reshape(2, *SHAPE)
     assert not observed[0][hidden].any() and observed.sum() == 2 * 16
 
 
@@ -178,7 +178,7 @@ def test_refuses_files_with_one_line(folder, tmp_path):
     with zipfile.ZipFile(tmp_path / "foreign.npz", "w") as archive:
         archive.writestr("x", "no array")
     (tmp_path / "damaged" / "a.png").write_bytes((folder / "pictures" / "0.png").read_bytes()[:60])
-    images = lambda name: answers.read_images(tmp_path / name, SHAPE, "discrete", "mine.npz")  # noqa: E731
+    images = lambda name: infer.read_images(tmp_path / name, SHAPE, "discrete", "mine.npz")  # noqa: E731
     for refused, message in ((lambda: images("none"), "no such file or folder"),
                              (lambda: images("text.npz"), "not a readable .npz"),
                              (lambda: images("short.npz"), "array 'x' is missing"),
@@ -187,9 +187,9 @@ def test_refuses_files_with_one_line(folder, tmp_path):
                              (lambda: images("empty"), "no .png files"),
                              (lambda: images("mixed"), "several sizes, as 0.png and 1.png"),
                              (lambda: images("damaged"), "a.png: not a readable .png"),
-                             (lambda: answers.read_mask("middle", 2, SHAPE), "mask is 'middle'"),
-                             (lambda: answers.read_mask(str(tmp_path / "ints.npz"), 2, SHAPE), "'observed' is int64"),
-                             (lambda: answers.read_mask(str(tmp_path / "short.npz"), 2, SHAPE), "shape (3, 4, 8)")):
+                             (lambda: infer.read_mask("middle", 2, SHAPE), "mask is 'middle'"),
+                             (lambda: infer.read_mask(str(tmp_path / "ints.npz"), 2, SHAPE), "'observed' is int64"),
+                             (lambda: infer.read_mask(str(tmp_path / "short.npz"), 2, SHAPE), "shape (3, 4, 8)")):
         with pytest.raises(InputError) as caught:
             refused()
         assert message in str(caught.value) and "\n" not in str(caught.value)
