@@ -18,8 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from spvae_tf.model.likelihoods import LIKELIHOODS
-from spvae_tf.reproduction import figure2, table1
-from spvae_tf.reproduction import plots as figures
+from spvae_tf.reproduction import figure2, plots, table1
 from spvae_tf.training import configuration
 
 _FRACTIONS = flags.DEFINE_list("fractions", None, "Of the training set: paper (100 % to 10 % in steps of 10 %, 10 % to "
@@ -57,7 +56,7 @@ def main():
         status = figure2.reproduce(configs, figure2.parse_fractions(_TEST_FRACTIONS.value), results_dir, _WORKERS.value)
     rows = figure2.read(results_dir / protocol, preset)
     path = results_dir / "figures" / f"low_data_sweep_{protocol}_{preset}.png"
-    figures.low_data_sweep(rows, path)
+    plots.low_data_sweep(rows, path)
     print(f"{figure2.as_text(rows)}\n\n{figure2.path_of(results_dir / protocol)}: {len(rows)} runs\n{path}")
     return status
 

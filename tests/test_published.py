@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from spvae_tf import published as paper
+from spvae_tf import published
 from spvae_tf.spvae import MODELS
 
 
@@ -26,28 +26,28 @@ from spvae_tf.spvae import MODELS
     ("Conv-VAE", "svhn_cropped", "discrete", -4115, 1436, 128, 200),
     ("Conv-VAE", "cifar10", "continuous", 1191, 1219, 128, 150)])
 def test_tables_of_the_paper(model, dataset, likelihood, test_ll, kparams, hidden, latent):
-    cell = paper.CELLS[model, dataset, likelihood]
+    cell = published.CELLS[model, dataset, likelihood]
     assert (cell.test_ll, cell.kparams, cell.hidden_units, cell.latent_dim) == (test_ll, kparams, hidden, latent)
-    assert paper.cell(model, dataset, likelihood) == cell
+    assert published.cell(model, dataset, likelihood) == cell
 
 
 def test_table_is_complete_and_says_what_the_paper_says():
     """Section 5: hierarchies beat their VAEs in every cell but one, convolutional on continuous MNIST."""
-    assert set(paper.CELLS) == set(itertools.product(MODELS, paper.DATASETS, ("continuous", "discrete")))
-    worse = [(prefix, dataset, likelihood) for prefix in ("", "Conv-") for dataset in paper.DATASETS
+    assert set(published.CELLS) == set(itertools.product(MODELS, published.DATASETS, ("continuous", "discrete")))
+    worse = [(prefix, dataset, likelihood) for prefix in ("", "Conv-") for dataset in published.DATASETS
              for likelihood in ("continuous", "discrete")
-             if paper.CELLS[f"{prefix}SPVAE", dataset, likelihood].test_ll
-             <= paper.CELLS[f"{prefix}VAE", dataset, likelihood].test_ll]
+             if published.CELLS[f"{prefix}SPVAE", dataset, likelihood].test_ll
+             <= published.CELLS[f"{prefix}VAE", dataset, likelihood].test_ll]
     assert worse == [("Conv-", "mnist", "continuous")]
 
 
 def test_checkpoints_of_other_sizes_than_table_2():
     """Two of Table 1's numbers come from models of other sizes than Table 2's."""
-    assert {key: cell.checkpoint for key, cell in paper.CELLS.items() if cell.checkpoint} == {
+    assert {key: cell.checkpoint for key, cell in published.CELLS.items() if cell.checkpoint} == {
         ("SPVAE", "svhn_cropped", "discrete"): (100, 50), ("Conv-VAE", "mnist", "discrete"): (64, 100)}
 
 
 def test_a_sample_counts_as_its_whole():
-    assert paper.cell("VAE", "mnist_sample", "continuous").test_ll == 2598
-    assert paper.cell("VAE", "cifar10_sample", "discrete").test_ll == -7200
-    assert paper.cell("VAE", "faces.npz", "continuous") is None
+    assert published.cell("VAE", "mnist_sample", "continuous").test_ll == 2598
+    assert published.cell("VAE", "cifar10_sample", "discrete").test_ll == -7200
+    assert published.cell("VAE", "faces.npz", "continuous") is None

@@ -4,7 +4,7 @@ import itertools
 import math
 from typing import NamedTuple
 
-from spvae_tf.errors import InputError
+from spvae_tf.errors import check_choice
 from spvae_tf.reproduction import workers
 from spvae_tf.training import configuration
 
@@ -33,20 +33,8 @@ GRIDS = {"paper": _SECTION_4, "released": _SECTION_4 | {"SPVAE": Sizes((8, 16, 3
 
 
 def points(config, grid="paper"):
-    """The configurations of a cross-validation, one for each point of its model's grid.
-
-    Args:
-      config: configuration of one cell of Table 1, at any training fraction and seed.
-      grid: a key of GRIDS.
-
-    Returns:
-      list of resolved configurations.
-
-    Raises:
-      InputError: for a grid that does not exist.
-    """
-    if grid not in GRIDS:
-        raise InputError(f"grid is {grid!r}; it must be one of {', '.join(GRIDS)}")
+    """The resolved configurations of a cross-validation: one for each point of its model's grid, a key of GRIDS."""
+    check_choice("grid", grid, GRIDS)
     return [configuration.resolve(config, hidden_units=hidden_units, latent_dim=latent_dim)
             for hidden_units, latent_dim in itertools.product(*GRIDS[grid][config.model])]
 

@@ -17,16 +17,10 @@ FIELDS = (*records.FIELDS, "train_fraction")
 
 
 def parse_fractions(words):
-    """The fractions that a flag asks for.
+    """The fractions that a flag asks for, ascending, each once.
 
     Args:
-      words: list of str: a key of FRACTIONS alone, or numbers.
-
-    Returns:
-      Ascending tuple of floats, each once.
-
-    Raises:
-      InputError: when a word is neither, or a number is not in (0, 1].
+      words: list of str: a key of FRACTIONS alone, or numbers in (0, 1].
     """
     if len(words) == 1 and words[0] in FRACTIONS:
         return FRACTIONS[words[0]]
@@ -40,23 +34,20 @@ def parse_fractions(words):
     return tuple(fractions)
 
 
-def make_configs(fractions, preset, protocol, models, datasets, likelihoods, seeds, **overrides):
+def make_configs(fractions, *cells, **overrides):
     """The configurations of a sweep, smallest fractions first.
 
     At fraction 1 they are Table 1's own, so that each of these runs is made once for both.
 
     Args:
       fractions: of the training set, in (0, 1].
-      preset, protocol, models, datasets, likelihoods, seeds, **overrides: as in table1.make_configs.
+      *cells, **overrides: as in table1.make_configs.
 
     Returns:
       list of resolved configurations.
-
-    Raises:
-      InputError: for a name, a seed or a fraction that is not allowed.
     """
-    configs = [config for fraction in fractions for config in table1.make_configs(
-        preset, protocol, models, datasets, likelihoods, seeds, train_fraction=fraction, **overrides)]
+    configs = [config for fraction in fractions
+               for config in table1.make_configs(*cells, train_fraction=fraction, **overrides)]
     return sorted(configs, key=lambda c: (c.train_fraction, c.dataset, c.likelihood))  # stable: models as in Table 1
 
 
@@ -100,12 +91,10 @@ def path_of(folder):
 
 
 def write(folder):
-    """Makes low_data_sweep.csv anew from the records in a results folder: one row per run, of a grid per winner.
+    """Makes low_data_sweep.csv anew from the records in `<results_dir>/<protocol>`: a row for each run.
 
-    The runs on the whole training set are Table 1's; they are rows where the same model has smaller fractions.
-
-    Args:
-      folder: `<results_dir>/<protocol>`.
+    Of a grid the winner alone has a row. The runs on the whole training set are Table 1's; they are rows where the same
+    model has smaller fractions.
     """
     def model_of(record):
         return tuple(record[key] for key in ("model", "dataset", "likelihood", "preset"))
@@ -138,18 +127,7 @@ def _sweep_rows(folder):
 
 
 def read(folder, preset):
-    """The rows of low_data_sweep.csv that belong to a preset.
-
-    Args:
-      folder: `<results_dir>/<protocol>`.
-      preset: a key of table1.PRESETS.
-
-    Returns:
-      list of dicts with the keys FIELDS.
-
-    Raises:
-      InputError: when there is no such row, or the table is damaged.
-    """
+    """The rows of `<results_dir>/<protocol>/low_data_sweep.csv` that belong to a preset: dicts with the keys FIELDS."""
     rows = [row for row in records.read_rows(path_of(folder), FIELDS) if row["preset"] == preset]
     if not rows:
         raise InputError(f"{path_of(folder)} holds no sweep of preset {preset!r}")

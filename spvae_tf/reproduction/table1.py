@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,31 +13,20 @@ from spvae_tf.training import configuration, data, records
 
 
 class Preset(NamedTuple):
-    """What a table is run with.
-
-    Attributes:
-      datasets: by default.
-      results_dir: by default.
-      max_batches: (dense models, convolutional models), or None for early stopping alone.
-      test_samples: k of the test.
-      num_test_images: test images for that k, or None for all.
-    """
+    """What a table is run with by default."""
 
     datasets: tuple
     results_dir: str
-    max_batches: tuple | None
-    test_samples: int
-    num_test_images: int | None
+    test_samples: int = 5000  # k of the test
+    num_test_images: int | None = None  # None: all
+    max_batches: tuple = (None, None)  # of dense and of convolutional models; None: early stopping ends the run
 
 
-_WHOLE = Preset(("mnist", "cifar10"), "results", None, 5000, None)
+_WHOLE = Preset(("mnist", "cifar10"), "results")
 # tuned: Table 2's sizes. checkpoint: those of the checkpoint behind Table 1's number, in the two cells where they are
-# others. grid: section 4's cross-validation. A run's preset is in its name and its record, so that their means are
-# never mixed.
-PRESETS = {
-    "mini": Preset(("mnist_sample", "cifar10_sample"), "results/mini", (512, 256), 500, 100),
-    "tuned": _WHOLE, "checkpoint": _WHOLE, "grid": _WHOLE,
-}
+# others. grid: section 4's cross-validation. The preset is in a run's name and record, so that no mean mixes them.
+PRESETS = {"mini": Preset(("mnist_sample", "cifar10_sample"), "results/mini", 500, 100, (512, 256)),
+           "tuned": _WHOLE, "checkpoint": _WHOLE, "grid": _WHOLE}
 
 
 # --- the runs ---------------------------------------------------------------------------------------------------------
@@ -49,9 +37,8 @@ def make_configs(preset, protocol, models, datasets, likelihoods, seeds, grid="p
     Args:
       preset: a key of PRESETS.
       protocol: a key of configuration.PROTOCOLS.
-      models: names.
+      models, likelihoods: names.
       datasets: names, or None for the preset's.
-      likelihoods: names.
       seeds: integers, or their decimal text.
       grid: a key of cross_validation.GRIDS, for the preset "grid".
       cell_of: of a user's own images, the data set whose cells they take the sizes of (configuration.make_config).
@@ -64,16 +51,13 @@ def make_configs(preset, protocol, models, datasets, likelihoods, seeds, grid="p
       InputError: for a name or a seed that does not exist, or where nothing is left to run.
     """
     settings, configs = PRESETS[preset], []
-    overrides = {key: value for key, value in overrides.items() if value is not None}
     axes = (map(canonical_name, models), settings.datasets if datasets is None else datasets, likelihoods,
             map(_seed, seeds))
     for model, dataset, likelihood, seed in itertools.product(*map(dict.fromkeys, axes)):
         config = configuration.make_config(model, dataset, likelihood, cell_of)
         config.update(protocol=protocol, preset=preset, seed=seed, test_samples=settings.test_samples,
-                      num_test_images=settings.num_test_images)
-        if settings.max_batches:
-            config.max_batches = settings.max_batches["Conv" in model]
-        config.update(overrides)
+                      num_test_images=settings.num_test_images, max_batches=settings.max_batches["Conv" in model])
+        config.update({key: value for key, value in overrides.items() if value is not None})
         configs += _at_sizes_of_preset(config, grid, cell_of)
     if not configs:
         raise InputError("there is nothing to run; --models, --datasets, --likelihoods and --seeds must not be empty"
@@ -128,14 +112,10 @@ def reproduce(configs, results_dir, num_workers=1):
     return workers.report(failures)
 
 
-# --- what they would be -----------------------------------------------------------------------------------------------
+# --- what they would take ---------------------------------------------------------------------------------------------
 
 def dry_run(configs, results_dir):
     """Prints the runs that `reproduce` would make, and what such runs took that are recorded; writes nothing.
-
-    Args:
-      configs: of `make_configs`.
-      results_dir: folder of results.
 
     Raises:
       InputError: when a record was made with another configuration.
@@ -146,8 +126,8 @@ def dry_run(configs, results_dir):
         raise InputError(reason)
     costs = recorded_costs(Path(results_dir) / configs[0].protocol)
     for config in configs:
-        print(f"{config.name}: " + ("already there" if config.name in there
-                                    else costs.get(_kind(config), "no record of such a run")))
+        taken = "; ".join(costs.get(_kind(config), ["no record of such a run"]))
+        print(f"{config.name}: {'already there' if config.name in there else taken}")
     for name, points in cross_validation.cross_validations(configs).items():
         winner = cross_validation.winner(points, there)
         if winner is None or there[winner.name]["test_ll"] is None:
@@ -156,52 +136,34 @@ def dry_run(configs, results_dir):
 
 
 def recorded_costs(folder):
-    """What training took on each device, of the recorded runs that differ in their seeds alone.
+    """What training took: dict `_kind` of a run -> list of str, one for each device.
 
     Args:
       folder: `<results_dir>/<protocol>`.
-
-    Returns:
-      dict `_kind` of a configuration -> str.
     """
-    kinds = {}
+    groups, costs = {}, {}
     for record in records.read_records(folder):
-        devices = kinds.setdefault(_kind(configuration.recorded_config(record)), {})
-        devices.setdefault(record["device"], []).append((record["train_seconds"], record["batches"]))
-    return {kind: "; ".join(_cost(device, *zip(*runs)) for device, runs in devices.items())
-            for kind, devices in kinds.items()}
-
-
-def _cost(device, seconds, batches):
-    number = len(seconds)
-    return (f"{_duration(sum(seconds) / number)} and {sum(batches) / number:.0f} batches of training on {device}"
-            + (f", mean of {number} runs" if number > 1 else ""))
+        groups.setdefault((_kind(configuration.recorded_config(record)), record["device"]), []).append(record)
+    for (kind, device), made in groups.items():
+        hours = text.mean_of([record["train_seconds"] / 3600 for record in made], 2, unit=" h")
+        batches = text.mean_of([record["batches"] for record in made], 0, runs=False)
+        costs.setdefault(kind, []).append(f"{hours} of training on {device}, {batches} batches")
+    return costs
 
 
 def _kind(config):
+    """What is the same in runs that differ in their seeds alone."""
     return (config.model, data.dataset_name(config.dataset), config.likelihood, config.hidden_units,
             config.latent_dim, config.max_batches, *configuration.changes_as_text(config))
-
-
-def _duration(seconds):
-    if seconds < 120:
-        return f"{math.ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
 def records_of(folder):
-    """The records in a results folder that stand for a cell of Table 1.
+    """The records in `<results_dir>/<protocol>` that stand for a cell of Table 1, as records.read_records.
 
     A run on part of the training set, or with other settings than cell, sizes and seed, is another experiment: it has
     no row in the table. For a user's own images nothing is published, and any setting may differ.
-
-    Args:
-      folder: `<results_dir>/<protocol>`.
-
-    Returns:
-      list of dicts, as records.read_records.
     """
     def counts(record):
         changes = configuration.changes(configuration.recorded_config(record))
@@ -221,14 +183,10 @@ def as_text(tested):
 
     Args:
       tested: records of tested runs, of one preset and protocol.
-
-    Returns:
-      str, one column per data set and likelihood.
     """
-    groups = {}
+    groups, cells = {}, {}
     for record in tested:
         groups.setdefault((record["model"], record["dataset"], record["likelihood"]), []).append(record)
-    cells = {}
     for key, group in groups.items():
         theirs = group[0]["paper_test_ll"]
         cells[key] = (text.mean_of([r["test_ll"] for r in group], digits=0, runs=False)

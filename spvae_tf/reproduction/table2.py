@@ -10,11 +10,7 @@ FIELDS = ("model", "dataset", "likelihood", "params", "paper_kparams")
 
 
 def count_parameters():
-    """The parameters of every model of Table 2, counted on models that are built.
-
-    Returns:
-      list of dicts with the keys FIELDS.
-    """
+    """A row for every model of Table 2, counted on models that are built: a list of dicts with the keys FIELDS."""
     rows = []
     for (model, dataset, likelihood), cell in published.CELLS.items():
         side = published.SIDES[dataset]

@@ -10,15 +10,7 @@ from spvae_tf.spvae import MODELS
 
 
 def aligned(lines, numbers=False):
-    """A table as text in columns.
-
-    Args:
-      lines: a table.
-      numbers: whether all columns but the first hold numbers, which end at the same place.
-
-    Returns:
-      str.
-    """
+    """A table as text in columns; `numbers` says that all columns but the first hold numbers, and end together."""
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(cell.rjust(width) if numbers and place else cell.ljust(width)
                                for place, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
@@ -31,13 +23,10 @@ def markdown(lines):
 
 
 def by_model(cells):
-    """A table with the rows and columns of the paper's Tables 1 and 2.
+    """A table like the paper's: a line for each model, a column for each likelihood and data set.
 
     Args:
       cells: dict (model, data set, likelihood) -> str.
-
-    Returns:
-      A table: a line for each model, a column for each likelihood and data set; "—" where there is no cell.
     """
     datasets = dict.fromkeys(dataset for _, dataset, _ in cells)
     columns = [(d, likelihood) for likelihood in LIKELIHOODS for d in datasets
@@ -47,16 +36,7 @@ def by_model(cells):
 
 
 def number(value, digits=1, sign=""):
-    """A number as text, "—" for None and NaN.
-
-    Args:
-      value: float or None.
-      digits: after the point.
-      sign: "+" writes it before positive numbers.
-
-    Returns:
-      str.
-    """
+    """A number as text, "—" for None and NaN; the sign "+" is written before positive ones too."""
     return "—" if value is None or math.isnan(value) else f"{value:{sign}.{digits}f}"
 
 
@@ -66,14 +46,7 @@ def per_cent(fraction):
 
 
 def mean_and_deviation(values):
-    """Mean and standard deviation over seeds.
-
-    Args:
-      values: a sequence of numbers, at least one.
-
-    Returns:
-      (mean, standard deviation with n − 1, NaN for a single value).
-    """
+    """(mean, standard deviation with n − 1, NaN for a single value) of a sequence of numbers."""
     mean = sum(values) / len(values)
     if len(values) == 1:
         return mean, math.nan
@@ -84,15 +57,10 @@ def spread(mean, deviation, runs=None, digits=1, sign="", unit=""):
     """A mean with its standard deviation and the number of runs, "2801.0 ± 1.4 (2)"; "—" without a mean.
 
     Args:
-      mean: float or None.
-      deviation: over seeds; None and NaN are left out.
+      mean, deviation: float; None and NaN are left out.
       runs: their number, or a text, for the brackets; None leaves them out.
-      digits: after the point.
-      sign: "+" writes it before positive means.
+      digits, sign: as in `number`.
       unit: written behind the mean.
-
-    Returns:
-      str.
     """
     if mean is None:
         return "—"

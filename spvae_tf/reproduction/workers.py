@@ -23,38 +23,25 @@ from tqdm import tqdm
 from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.ops import runtime
-from spvae_tf.training import configuration, data, provenance, run
+from spvae_tf.training import provenance, run
 from spvae_tf.training.trainer import CompiledCache, NonFiniteError
 
 NEWS_SECONDS = 2  # after which the progress bar looks for new validations
 
 
 class Task(NamedTuple):
-    """One run to make.
-
-    Attributes:
-      config: resolved configuration.
-      test: whether to test it with its k besides k = 5.
-    """
+    """A run to make: its resolved configuration, and whether to test it with its k besides k = 5."""
 
     config: ml_collections.FrozenConfigDict
     test: bool
 
 
-class Failure(NamedTuple):
+class Failure(str):
     """Why a run has no record, in one line."""
 
-    reason: str
-
-
-# --- what is missing --------------------------------------------------------------------------------------------------
 
 def already_there(tasks, results_dir):
     """The runs that need no more work.
-
-    Args:
-      tasks: list of Task.
-      results_dir: folder of results.
 
     Returns:
       (dict name of a run -> its record, dict name of a run -> why its record cannot be used).
@@ -87,35 +74,17 @@ def make_missing(tasks, results_dir, workers=1, on_record=lambda: None):
     for name in records:
         print(f"{name}: already there")
     missing = [task for task in tasks if task.config.name not in records | failures]
-    failures |= _without_data(missing)
-    missing = [task for task in missing if task.config.name not in failures]
     if missing:
         _say(f"on {provenance.device()}:")
     for task, outcome, seconds in outcomes(missing, results_dir, workers):
+        name = task.config.name
         if isinstance(outcome, Failure):
-            failures[task.config.name] = outcome.reason
+            failures[name] = outcome
         else:
-            records[task.config.name] = outcome
-            _say(f"  {task.config.name}: {_summary(outcome)}, {seconds:.0f} s")
+            records[name] = outcome
+            _say(f"  {name}: {_summary(outcome)}, {seconds:.0f} s")
             on_record()
     return records, failures
-
-
-def _without_data(tasks):
-    """Loads each official data set once, so that TFDS downloads it before several workers need it.
-
-    Returns:
-      dict name of a run whose data set cannot be had -> why.
-    """
-    why = {}
-    for config, _ in tasks:
-        if config.dataset in data.OFFICIAL_SIZES and config.dataset not in why:
-            try:
-                run.load_data(configuration.resolve(config, train_fraction=1.0))
-                why[config.dataset] = None
-            except InputError as error:
-                why[config.dataset] = f"{error}; --data_dir names a folder that holds it"
-    return {config.name: why[config.dataset] for config, _ in tasks if why.get(config.dataset)}
 
 
 def report(failures):
@@ -134,11 +103,9 @@ def _say(line):
 def _summary(record):
     if record["test_ll_k5"] is None:
         return f"diverged after {record['batches']} batches"
-    test = "" if record["test_ll"] is None else (
-        f"{record['test_ll']:.1f} ± {record['test_ll_stderr']:.1f} (k = {record['num_samples']}, "
-        f"{record['num_test_images']} images), ")
-    return (f"test ELBO {test}{record['test_ll_k5']:.1f} (k = 5), validation {record['val_ll_k5']:.1f}, "
-            f"{record['num_train']} training images, {record['batches']} batches")
+    test = "" if record["test_ll"] is None else "{test_ll:.1f} ± {test_ll_stderr:.1f} (k = {num_samples}), "
+    return ("test ELBO " + test + "{test_ll_k5:.1f} (k = 5), validation {val_ll_k5:.1f}, {num_train} training images, "
+            "{batches} batches").format(**record)
 
 
 # --- one after the other ----------------------------------------------------------------------------------------------
@@ -146,9 +113,10 @@ def _summary(record):
 def outcomes(tasks, results_dir, workers):
     """Makes runs; yields (Task, its record or a Failure, seconds that it took), as they end."""
     workers = min(workers, len(tasks))
-    if workers > 1:
-        yield from _side_by_side(tasks, results_dir, workers)
-        return
+    return _side_by_side(tasks, results_dir, workers) if workers > 1 else _one_by_one(tasks, results_dir)
+
+
+def _one_by_one(tasks, results_dir):
     maker = _Maker()
     for task in tasks:
         started = _announce(task, results_dir)
@@ -177,7 +145,7 @@ class _Maker:
                     raise
                 return run.record_divergence(task.config, results_dir)
         except (InputError, NonFiniteError) as error:
-            return Failure(str(error))
+            return Failure(error)
         except Exception as error:  # whatever it is, the other runs are still worth having
             traceback.print_exc()
             return Failure(f"{type(error).__name__}: {error}")
@@ -196,9 +164,12 @@ class _Maker:
 # --- side by side -----------------------------------------------------------------------------------------------------
 
 def _side_by_side(tasks, results_dir, workers):
-    others = set(multiprocessing.active_children())
+    for config in {task.config.dataset: task.config for task in tasks}.values():
+        with contextlib.suppress(InputError):  # as each run will say
+            run.load_data(config)  # TFDS downloads it now, and not in several processes
     folder = Path(results_dir) / tasks[0].config.protocol / "runs"
     folder.mkdir(parents=True, exist_ok=True)
+    others = set(multiprocessing.active_children())
     idle = [_Worker(cores, folder / f"worker{n + 1}.log") for n, cores in enumerate(_shares_of_cores(workers))]
     waiting, busy = collections.deque(tasks), {}
     try:
@@ -226,7 +197,7 @@ class _Worker:
     """A pool of one process, so that a process that is killed takes no other's run with it."""
 
     def __init__(self, cores, log):
-        self._cores, self._log, self._pool = cores, log, None
+        self._cores, self._log = cores, log
         self._new_pool()
 
     def _new_pool(self):
@@ -262,15 +233,14 @@ def _shares_of_cores(workers):
 @contextlib.contextmanager
 def _on_cores(cores):
     """A process started in this block has these cores, and TensorFlow there as many threads."""
-    if cores is None:
-        yield
-        return
-    mine = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
+    mine = cores and os.sched_getaffinity(0)
     try:
+        if cores:
+            os.sched_setaffinity(0, cores)
         yield
     finally:
-        os.sched_setaffinity(0, mine)
+        if cores:
+            os.sched_setaffinity(0, mine)
 
 
 def _news(config, results_dir):

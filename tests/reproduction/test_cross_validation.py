@@ -269,5 +269,4 @@ def test_dry_run_tells_what_such_runs_took(tmp_path, capsys):
     table1.dry_run([config], tmp_path)
     line = capsys.readouterr().out.splitlines()[0]
     assert line.startswith(f"{config.name}: ") and sorted(line.removeprefix(f"{config.name}: ").split("; ")) == [
-        "1.5 h and 4000 batches of training on a GPU, mean of 2 runs",
-        "100 s and 128 batches of training on a CPU"]
+        "0.03 h (1) of training on a CPU, 128 batches", "1.50 h ± 0.71 (2) of training on a GPU, 4000 ± 1414 batches"]

@@ -20,6 +20,13 @@ def test_markdown():
     assert text.markdown(TABLE[:1]) == "Nothing has been run."
 
 
+def test_by_model_has_the_papers_rows_and_columns():
+    cells = {("VAE", "mnist", "discrete"): "a", ("SPVAE", "cifar10", "discrete"): "b",
+             ("VAE", "cifar10", "continuous"): "c"}
+    assert text.by_model(cells) == [["", "cifar10, continuous", "mnist, discrete", "cifar10, discrete"],
+                                    ["SPVAE", "—", "—", "b"], ["VAE", "c", "a", "—"]]
+
+
 def test_mean_and_deviation():
     values = [2819.0, 2801.5, 2833.25]
     mean, deviation = text.mean_and_deviation(values)
