@@ -244,7 +244,7 @@ def _on_cores(cores):
 
 
 def _news(config, results_dir):
-    """The last validation of a run that goes on."""
+    """The last validation of a run that goes on, as of its last checkpoint."""
     log = run.Run.in_results(config, results_dir).workdir / "log.csv"
     rows = files.read_table(log) if log.exists() else []
     return "{batch}: {val_ll:.1f}".format(**rows[-1]) if rows else "…"

@@ -60,7 +60,7 @@ def test_a_process_that_is_killed_is_replaced(worker, tmp_path):
         future = worker.submit(bad, tmp_path)
         if kill:
             os.kill(workers_of(os.getpid())[-1], signal.SIGKILL)
-        return worker.outcome(future).reason
+        return worker.outcome(future)
 
     assert "its process was killed" in outcome(kill=True)
     assert "none.npz: no such file" in outcome(kill=False)
@@ -135,8 +135,8 @@ def test_a_killed_worker_costs_one_run_and_two_workers_make_what_one_makes(start
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_the_script(start, tmp_path, end):
     process, pids = start("-z2-seed0: to be run", "--max_batches=1000000000", f"--results_dir={tmp_path}")
-    logs = [tmp_path / "paper" / "runs" / f"vae-mnist_sample-discrete-grid-h4-z{z}-seed0" / "log.csv" for z in (1, 2)]
-    wait_until(lambda: all(log.exists() for log in logs))
+    folders = [tmp_path / "paper" / "runs" / f"vae-mnist_sample-discrete-grid-h4-z{z}-seed0" for z in (1, 2)]
+    wait_until(lambda: all((folder / "config.json").exists() for folder in folders))  # both have begun
     process.send_signal(end)
     process.communicate(timeout=60)
     wait_until(lambda: not any(map(is_alive, pids)))
