@@ -23,9 +23,9 @@ import numpy as np
 from spvae_tf import published
 from spvae_tf.errors import InputError
 from spvae_tf.files import read_npz
+from spvae_tf.model.likelihoods import get_likelihood
 
 DATASETS = ("mnist", "svhn_cropped", "cifar10", "mnist_sample", "cifar10_sample")
-LIKELIHOODS = ("continuous", "discrete")
 SPLITS = ("train", "validation", "test")
 EMBEDDED_DIR = pathlib.Path(__file__).parents[1] / "embedded"
 
@@ -73,8 +73,7 @@ def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0,
     Raises:
       InputError: an argument is not allowed, or the data are missing or not what they should be.
     """
-    if likelihood not in LIKELIHOODS:
-        raise InputError(f"likelihood is {likelihood!r}; allowed: {', '.join(LIKELIHOODS)}")
+    get_likelihood(likelihood)
     if not isinstance(train_fraction, numbers.Real) or not 0 < train_fraction <= 1:
         raise InputError(f"train_fraction is {train_fraction!r}; allowed: 0 < train_fraction <= 1")
     splits = load_splits(name, data_dir=data_dir, seed=seed)
