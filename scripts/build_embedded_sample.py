@@ -1,6 +1,6 @@
 """Builds the embedded samples of MNIST and CIFAR-10 from the official data sets.
 
-The first images of every split as `spvae_tf.data.load_splits` divides the data set, in grey and nothing more:
+The first images of every split as `spvae_tf.training.data.load_splits` divides the data set, in grey and nothing more:
 preprocessing happens when they are loaded, as for every other data set.
 
 Example:
@@ -31,8 +31,8 @@ def sample(name, data_dir, seed):
 
     Args:
         name: "mnist" or "cifar10".
-        data_dir: as in `spvae_tf.data.load_dataset`.
-        seed: as in `spvae_tf.data.load_splits`.
+        data_dir: as in `spvae_tf.training.data.load_dataset`.
+        seed: as in `spvae_tf.training.data.load_splits`.
 
     Raises:
         InputError: the data set cannot be loaded.
