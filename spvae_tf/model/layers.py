@@ -1,17 +1,17 @@
 """Layers of any number of experts at once, their weights stacked along a leading expert axis.
 
-Features are [experts, rows, features], so that a dense layer of all experts is one batched matrix product. The loop
-over experts is what made the published code several times slower than a VAE. How small images are convolved without one
-is in `superpixels.py`.
+Features are [experts, rows, features], so that a dense layer of all experts is one batched matrix product; those of
+images are ordered (row, column, channel). Small images of several experts, such as super-pixels, are a tuple of tensors
+between their convolutions, as `ops/small_conv.py` lays them out; rows that fill them up may come back with them.
 """
 
 import math
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from spvae_tf.ops.functions import softplus
+from spvae_tf.ops import small_conv
+from spvae_tf.ops.functions import dense, repeat_along_last, softplus
 
 
 def _seed(rng):
@@ -38,25 +38,25 @@ class StackedDense(keras.layers.Layer):
         self.bias = self.add_weight(shape=(num_experts, 1, units), name="bias", initializer="zeros")
         self.built = True  # or Keras would trace everything twice, to find out what there is to build
 
-    @property
-    def num_inputs(self):
-        """Features in."""
-        return self.kernel.shape[1]
+    def call(self, features, activation=tf.identity, hidden=False, image_size=None):
+        """The layer of activation(features).
 
-    def call(self, rows, surplus=0):
-        """The layer, with `surplus` units of weight zero besides; surplus features of `rows` meet weights of zero."""
-        kernel, bias = tf.cast(self.kernel, rows.dtype), tf.cast(self.bias, rows.dtype)
-        missing = rows.shape[-1] - kernel.shape[1]
-        if missing or surplus:
-            kernel = tf.pad(kernel, [[0, 0], [0, missing], [0, surplus]])
-            bias = tf.pad(bias, [[0, 0], [0, 0], [0, surplus]])
-        return tf.matmul(rows, kernel) + bias
+        Args:
+          features: rows, or small images.
+          activation: elementwise function.
+          hidden: whether another dense layer follows, for which the units may be filled up.
+          image_size: (height, width) of the small images that go in or are to come out; None for rows.
+        """
+        kernel, bias = tf.cast(self.kernel, self.compute_dtype), tf.cast(self.bias, self.compute_dtype)
+        if image_size is None:
+            return dense(activation(features), kernel, bias, fill_up=hidden)
+        if isinstance(features, tuple):
+            return small_conv.dense_of_images(kernel, bias, features, image_size, activation)
+        return small_conv.dense_to_images(kernel, bias, activation(features), image_size)
 
 
 class StackedConv(keras.layers.Layer):
     """One 3×3 convolution, or transposed convolution, of every expert, with "same" padding.
-
-    Images are rows of features ordered (row, column, channel).
 
     Args:
       num_experts: E.
@@ -81,11 +81,22 @@ class StackedConv(keras.layers.Layer):
         self.built = True  # as above
 
     @property
-    def num_inputs(self):
-        """Features in."""
-        return math.prod(self.input_size) * self.channels[0]
+    def small_images(self):
+        """The (height, width) of the small images that this layer convolves, or None if it convolves rows."""
+        is_small = self.stride == 1 and small_conv.is_small(self.kernel.shape[0], self.input_size)
+        return self.input_size if is_small else None
 
-    def call(self, rows):
+    def call(self, features, activation=tf.identity):
+        """The convolution of activation(features); of small images several channels are small images, one is rows."""
+        if not self.small_images:
+            return self._by_expert(activation(features))
+        kernel, bias = tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.bias)
+        if self.channels[1] == 1:
+            return small_conv.convolve_to_rows(kernel, bias, features, self.input_size, self.transposed, activation)
+        images = features if isinstance(features, tuple) else small_conv.from_rows(features, self.input_size)
+        return small_conv.convolve(kernel, bias, images, self.transposed, activation)
+
+    def _by_expert(self, rows):
         """One convolution per expert: [experts, rows, inputs] -> [experts, rows, outputs]."""
         kernel, num_rows = tf.convert_to_tensor(self.kernel), tf.shape(rows)[1]
         images = tf.reshape(rows, [kernel.shape[0], num_rows, *self.input_size, self.channels[0]])
@@ -95,13 +106,7 @@ class StackedConv(keras.layers.Layer):
             out = tf.map_fn(self._convolve, (images, kernel), fn_output_signature=rows.dtype)
         num_pixels = math.prod(self.output_size)
         out = tf.reshape(out, [kernel.shape[0], num_rows, num_pixels * self.channels[1]])
-        return out + self._bias_row(num_pixels)
-
-    def _bias_row(self, num_pixels):
-        # by a product, or XLA would look each pixel's up while it adds them, at a fifth of the speed
-        every_pixel = np.tile(np.eye(self.channels[1]), num_pixels)
-        bias = tf.convert_to_tensor(self.bias)
-        return tf.matmul(bias, tf.constant(every_pixel, bias.dtype)[None])
+        return out + repeat_along_last(self.bias, num_pixels)
 
     def _convolve(self, images_and_kernel):
         images, kernel = images_and_kernel
@@ -134,9 +139,5 @@ class StackedMLP(keras.layers.Layer):
         """[experts, rows, inputs] -> [num_heads · experts, rows, outputs], the first head of all experts first."""
         rows = tf.tile(rows, [self.num_heads, 1, 1])
         for layer in self.dense[:-1]:
-            rows = softplus(layer(rows, surplus=self.surplus(layer)))
+            rows = softplus(layer(rows, hidden=True))
         return self.dense[-1](rows)
-
-    def surplus(self, layer):
-        """Units by which a hidden layer fills whole vector registers: H = 30 as 32 takes two thirds of the time."""
-        return 0 if layer is self.dense[-1] else -layer.bias.shape[-1] % 8

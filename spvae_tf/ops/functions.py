@@ -76,6 +76,32 @@ def sum_last(x):
     return total, lambda upstream: tf.broadcast_to(tf.expand_dims(upstream, -1), x.shape)
 
 
+def dense(rows, kernel, bias, fill_up=False):
+    """rows · kernel + bias of every expert: [experts, rows, inputs] -> [experts, rows, units].
+
+    Args:
+      rows: [experts, rows, inputs]; features beyond the kernel's inputs are units that filled up, and do not count.
+      kernel: [experts, inputs, units].
+      bias: [experts, 1, units].
+      fill_up: whether to append units of weight zero up to a multiple of 8, for whole vector registers: 30 as 32 take
+        two thirds of the time.
+    """
+    surplus, missing = -kernel.shape[2] % 8 if fill_up else 0, rows.shape[-1] - kernel.shape[1]
+    if missing or surplus:
+        kernel = tf.pad(kernel, [[0, 0], [0, missing], [0, surplus]])
+        bias = tf.pad(bias, [[0, 0], [0, 0], [0, surplus]])
+    return tf.matmul(rows, kernel) + bias
+
+
+def repeat_along_last(x, times):
+    """x [a, b, n] side by side, [a, b, times · n].
+
+    As a product, or XLA would look each element up while it adds x to something, at a fifth of the speed.
+    """
+    x = tf.convert_to_tensor(x)
+    return tf.matmul(x, tf.constant(np.tile(np.eye(x.shape[2]), times), x.dtype)[None])
+
+
 def gather_parts(x, columns):
     """Columns of x [batch, n], of any dtype, in groups [groups, size]: [groups, batch, size].
 
