@@ -1,7 +1,8 @@
-"""Importance-weighted bounds (Burda et al., 2016): equation (2), its leaf-wise use, and its streaming form.
+"""Importance-weighted bounds of the leaves (Burda et al., 2016): equation (2), for any k in constant memory.
 
 Everything here is per leaf. What the sum-product network makes of the leaves' bounds (Theorems 1 and 2) is
-`SPVAE.bound` in model.py.
+`Mixture.bound`. Shapes: mean and precision of q(z | x) are [experts, batch, latent_dim]; the noise ε and the samples z
+are [experts, k, batch, latent_dim]; log-weights are [experts, k, batch] and bounds [experts, batch], in nats.
 """
 
 import math
@@ -12,44 +13,19 @@ from spvae_tf.ops.functions import in_one_row, log_sum_exp, sum_last
 
 
 def reparametrise(mean, precision, noise):
-    """z = mean + ε / √precision: k samples of q(z | x) per row.
-
-    Args:
-      mean: [experts, batch, latent_dim] of q(z | x).
-      precision: the same shape.
-      noise: ε, standard normal, [experts, k, batch, latent_dim].
-
-    Returns:
-      [experts, k, batch, latent_dim].
-    """
+    """z_i = mean + ε_i / √precision: k samples of q(z | x), of standard normal noise."""
     deviation = in_one_row(lambda p: tf.exp(-0.5 * tf.math.log(p)), precision)
     return mean[:, None] + noise * deviation[:, None]
 
 
 def log_prior_over_proposal(z, precision, noise):
-    """log p(z) − log q(z | x) with p(z) = N(0, I); log 2π cancels, and (z − mean)² precision is ε².
-
-    Args:
-      z: [experts, k, batch, latent_dim].
-      precision: [experts, batch, latent_dim] of q(z | x).
-      noise: the ε that z was made of.
-
-    Returns:
-      [experts, k, batch], nats.
-    """
+    """log p(z_i) − log q(z_i | x) with p(z) = N(0, I): log 2π cancels, and (z − mean)² precision is ε²."""
     quadratic = 0.5 * sum_last(tf.square(noise) - tf.square(z))
     return quadratic - 0.5 * sum_last(in_one_row(tf.math.log, precision))[:, None]
 
 
 def iwae_bound(log_weights):
-    """L̂_k = log (1/k) Σ_i p(x, z_i) / q(z_i | x), equation (2).
-
-    Args:
-      log_weights: log p(x, z_i) − log q(z_i | x), [experts, k, batch].
-
-    Returns:
-      [experts, batch], nats.
-    """
+    """L̂_k = log (1/k) Σ_i p(x, z_i) / q(z_i | x), equation (2), of the logarithms of these quotients."""
     return log_sum_exp(log_weights) - math.log(log_weights.shape[1])
 
 
@@ -68,7 +44,7 @@ class RunningBound:
 
     @staticmethod
     def add(state, log_weights):
-        """The state with the samples [experts, k, batch] added; a sample of log-weight −∞ does not count."""
+        """The state with k samples added; a sample of log-weight −∞ does not count."""
         top, first, second = state
         new_top = tf.maximum(top, tf.reduce_max(log_weights, axis=1))
         reference = tf.maximum(new_top, new_top.dtype.min)  # finite, even before a sample that counts

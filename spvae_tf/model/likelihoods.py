@@ -1,16 +1,19 @@
 """p(x | z): the Gaussian and the Binomial(255) likelihood of section 4, as the released code parametrises them.
 
-A likelihood is split into a base measure, which depends on the pixel alone, and a kernel, which depends on the
-decoder as well: log p(x | z) = sum_d base(x_d) + kernel(x_d, output_d). An induced tree covers every pixel exactly
-once, so the base measures of all leaves add up to one number per image that passes through the SPN untouched; it is
-computed once per image rather than once per sample of z.
+A log-density is split in two: log p(x | z) = Σ_d log_base(x_d) + log_density(x_d, outputs_d). The base measure depends
+on the pixel alone. An induced tree covers every pixel exactly once, so the base measures of all leaves add up to one
+number per image, which passes through the SPN untouched. It is computed once per image, not once per sample of z.
+
+A new leaf distribution is a class like these two, with a name in LIKELIHOODS. Its methods take pixels x [..., pixels]
+in [0, 1] and `outputs`, a tuple of `num_outputs` tensors of the decoder that broadcast against x. All are pixel by
+pixel, log-densities in nats.
 """
 
 import math
 
 import tensorflow as tf
 
-from spvae_tf.errors import InputError
+from spvae_tf.errors import check_choice
 from spvae_tf.ops.functions import log1p
 
 NUM_TRIALS = 255  # N of the Binomial: pixels are counts in 0 … 255
@@ -30,31 +33,16 @@ class Gaussian:
     num_outputs = 2
 
     def log_base(self, x):
-        """−½ log 2π for each pixel.
-
-        Args:
-          x: [..., pixels].
-
-        Returns:
-          [..., pixels], nats.
-        """
+        """−½ log 2π."""
         return tf.fill(tf.shape(x), tf.constant(-0.5 * math.log(2 * math.pi), x.dtype))
 
     def log_density(self, x, outputs):
-        """½ log precision − ½ precision (x − mean)² for each pixel.
-
-        Args:
-          x: [..., pixels] in [0, 1].
-          outputs: (o_1, o_2), each broadcastable against x.
-
-        Returns:
-          The broadcast shape, nats.
-        """
+        """½ log precision − ½ precision (x − mean)², without the base measure."""
         precision = 1 + tf.square(outputs[1])
         return 0.5 * (tf.math.log(precision) - precision * tf.math.squared_difference(x, tf.sigmoid(outputs[0])))
 
     def distribution(self, outputs):
-        """p(x_d | z) as a TensorFlow Probability distribution over pixels, each value in the units of x."""
+        """p(x_d | z) as a distribution of TensorFlow Probability, in the units of x."""
         return _tfd().Normal(tf.sigmoid(outputs[0]), tf.math.rsqrt(1 + tf.square(outputs[1])))
 
     def mean(self, outputs):
@@ -77,29 +65,14 @@ class Binomial:
     num_outputs = 1
 
     def log_base(self, x):
-        """log of the binomial coefficient (255 over 255·x) for each pixel.
-
-        Args:
-          x: [..., pixels] in [0, 1].
-
-        Returns:
-          [..., pixels], nats.
-        """
+        """log of the binomial coefficient (255 over 255·x)."""
         counts = NUM_TRIALS * tf.cast(x, tf.float64)  # log n! is up to 1,162 nats: float32 would leave 0.05 per image
         log_coefficient = math.lgamma(NUM_TRIALS + 1) - tf.math.lgamma(1 + counts) - tf.math.lgamma(
             1 + NUM_TRIALS - counts)
         return tf.cast(log_coefficient, x.dtype)
 
     def log_density(self, x, outputs):
-        """c log p + (255 − c) log(1 − p) with c = 255·x, for each pixel.
-
-        Args:
-          x: [..., pixels] in [0, 1].
-          outputs: (o,), broadcastable against x.
-
-        Returns:
-          The broadcast shape, nats.
-        """
+        """c log p + (255 − c) log(1 − p) with c = 255·x, without the base measure."""
         # with d = e^−|o| the larger of p and 1 − p is 1/(1 + d), the smaller d/(1 + d); squeezed by s and 1e-7 added,
         # their logarithms are log(1 + s·d) − log(1 + d) and log(d + s) − log(1 + d)
         above_half = outputs[0] > 0
@@ -109,7 +82,7 @@ class Binomial:
                              + (1 - toward_larger) * tf.math.log(decay + SQUEEZE) - log1p(decay))
 
     def distribution(self, outputs):
-        """p(c_d | z) as a TensorFlow Probability distribution over the counts c = 255·x."""
+        """p(c_d | z) as a distribution of TensorFlow Probability, over the counts c = 255·x."""
         probs = tf.sigmoid(outputs[0]) * (1 - SQUEEZE) + SQUEEZE / 2
         return _tfd().Binomial(tf.constant(NUM_TRIALS, probs.dtype), probs=probs)
 
@@ -122,21 +95,10 @@ class Binomial:
         return self.distribution(outputs).sample(seed=seed) / NUM_TRIALS
 
 
-LIKELIHOODS = {"continuous": Gaussian, "discrete": Binomial}
+LIKELIHOODS = {"continuous": Gaussian, "discrete": Binomial}  # by their names in the paper's tables
 
 
 def get_likelihood(name):
-    """The likelihood of a benchmark by the name used in the paper's tables.
-
-    Args:
-      name: "continuous" or "discrete".
-
-    Returns:
-      Gaussian or Binomial.
-
-    Raises:
-      InputError: for any other name.
-    """
-    if name not in LIKELIHOODS:
-        raise InputError(f"likelihood is {name!r}; it must be one of {', '.join(LIKELIHOODS)}")
+    """The likelihood of a name; raises InputError for any other."""
+    check_choice("likelihood", name, LIKELIHOODS)
     return LIKELIHOODS[name]()

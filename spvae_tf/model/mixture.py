@@ -116,13 +116,13 @@ class Mixture(keras.Model):
         Returns:
           [batch], nats per image.
         """
-        posterior = self.encode(x)                                        # (8)  q(z_l | x_l)
-        log_weights, _ = self.importance_weights(x, posterior, noise)     # (2)  log p(x_l, z_l,i) / q(z_l,i | x_l)
-        leaf_bounds = iwae.iwae_bound(log_weights)                        # (2)  L̂_l,k(x_l)
-        return self.combine(leaf_bounds, log_base)                        # (4), (9)
+        posterior = self.encode(x)                                     # (8)  q(z_l | x_l)
+        log_weights, _ = self.importance_weights(x, posterior, noise)  #      log p(x_l, z_l,i) − log q(z_l,i | x_l)
+        leaf_bounds = iwae.iwae_bound(log_weights)                     # (2)  L̂_l,k(x_l)
+        return self.combine(leaf_bounds, log_base)                     # (4), (9)
 
     def importance_weights(self, x, posterior, noise, observed=None):
-        """log p(x_l, z_l,i) − log q(z_l,i | x_l) of every expert, the terms of (2), without the base measure.
+        """The logarithms of the terms of (2) for every expert, without the base measure.
 
         Args:
           x, observed: images and their mask.
@@ -130,19 +130,19 @@ class Mixture(keras.Model):
           noise: standard normal, [experts, k, batch, latent_dim].
 
         Returns:
-          ([experts, k, batch], nats; the outputs of `decode` for the same z).
+          (log p(x_l, z_l,i) − log q(z_l,i | x_l) [experts, k, batch], nats; the outputs of `decode` for these z_l,i).
         """
         mean, precision = posterior
-        z = iwae.reparametrise(mean, precision, noise)                    # z_l,i ~ q(z_l | x_l)
+        z = iwae.reparametrise(mean, precision, noise)                       # (8)  z_l,i ~ q
         outputs = self.decode(z)
-        log_weights = (self.log_likelihood(x, outputs, observed)                  # (3)  log p(x_l | z_l,i)
-                       + iwae.log_prior_over_proposal(z, precision, noise))       # + log p(z_l,i) − log q(z_l,i | x_l)
+        log_weights = (self.log_likelihood(x, outputs, observed)             # (3)  log p(x_l | z_l,i)
+                       + iwae.log_prior_over_proposal(z, precision, noise))  #      + log p(z_l,i) − log q(z_l,i | x_l)
         return log_weights, outputs
 
     def combine(self, leaf_bounds, log_base):
         """The SPN over the leaves' bounds [experts, batch], with the base measure [batch]: [batch], nats per image.
 
-        Over leaf ELBOs it is an ELBO, equation (7) (Theorem 1); over their estimates the estimate (9) (Theorem 2).
+        Over leaf ELBOs it is an ELBO, equation (7) (Theorem 1); over their estimates it is equation (9) (Theorem 2).
         """
         return self.spn(self.by_region(leaf_bounds)) + log_base
 

@@ -1,8 +1,13 @@
-"""The SPVAE written as the paper reads: a Keras VAE for every leaf expert, a few operations for every region.
+"""START HERE: the SPVAE as the paper writes it, one leaf and one region at a time.
 
-Algorithm 1 and equations (2), (4) and (9), one expert and one region at a time, as in the published code: an
-oracle for tests, and the "plain" contender of scripts/benchmark.py. With a stacked SPVAE it shares the region
-graph, the settings and, after `copy_weights`, the values of the weights.
+Read from top to bottom: a leaf's bound, equation (2), with its encoder (8) and decoder (3); the sum-product network of
+equations (4) and (5); and the bound of the whole image, equations (6) and (9). Then come the networks of section 4.
+
+    log p_SP(x) ≥ E[L̂_SP,k(x)],    L̂_SP,k(x) = log Σ_T Π w_nc Π_l exp L̂_l,k(x_l)                        Theorem 2
+
+`mixture.py` computes the same for all leaves at once. This module is the oracle that the tests hold it to, and the
+"plain" contender of scripts/benchmark.py; `copy_weights` gives it the same weights. Images `x` are [batch, pixels] in
+[0, 1]; log-densities and bounds are in nats.
 """
 
 import functools
@@ -21,31 +26,32 @@ layers = keras.layers
 NUM_TRIALS = 255
 
 
-def perceptron(widths):
-    """Dense layers of the widths (inputs, hidden, …, outputs): softplus, linear at the end."""
-    inputs, *hidden, outputs = widths
-    return keras.Sequential([keras.Input([inputs]), *(layers.Dense(units, "softplus") for units in hidden),
-                             layers.Dense(outputs)])
+# --- a leaf: equations (2), (3) and (8) -------------------------------------------------------------------------------
 
+def leaf_bound(vae, likelihood, x, noise):
+    """L̂_l,k(x_l) = log (1/k) Σ_i p(x_l | z_l,i) p(z_l,i) / q(z_l,i | x_l), equation (2).
 
-def deconv(filters, small, large, stride, activation=None):
-    """A transposed convolution 3×3 from images of one (height, width) to another."""
-    # "same" convolutions take n·stride and n·stride − 1 pixels both to n; Keras must be told the way back
-    surplus = [m - (n - 1) * stride - 1 for n, m in zip(small, large)]
-    return layers.Conv2DTranspose(filters, 3, stride, "same", output_padding=surplus, activation=activation)
+    Args:
+      vae: DenseVAE or ConvVAE.
+      likelihood: "continuous" or "discrete".
+      x: [batch, pixels of the leaf region].
+      noise: standard normal, [k, batch, latent_dim].
+
+    Returns:
+      [batch], nats.
+    """
+    mean, precision = vae.encode(x)
+    q = tfd.Normal(mean, precision**-0.5)                                              # (8)  q(z_l | x_l)
+    z = q.loc + q.scale * noise                                                        #      z_l,i ~ q
+    outputs = [tf.reshape(output, [*z.shape[:2], -1]) for output in vae.decode(tf.reshape(z, [-1, z.shape[2]]))]
+    log_weights = (tf.reduce_sum(pixel_log_prob(likelihood, x, outputs), -1)           # (3)  log p(x_l | z_l,i)
+                   + tf.reduce_sum(tfd.Normal(0.0, 1.0).log_prob(z), -1)               #      + log p(z_l,i)
+                   - tf.reduce_sum(q.log_prob(z), -1))                                 #      − log q(z_l,i | x_l)
+    return tf.reduce_logsumexp(log_weights, axis=0) - math.log(z.shape[0])
 
 
 def pixel_log_prob(likelihood, x, outputs):
-    """log p(x_d | z) of every pixel.
-
-    Args:
-      likelihood: "continuous" or "discrete".
-      x: [batch, pixels] in [0, 1].
-      outputs: of the decoder, one or two of [k, batch, pixels].
-
-    Returns:
-      [k, batch, pixels], nats.
-    """
+    """log p(x_d | z) of every pixel (section 4), from one or two decoder outputs [k, batch, pixels]: the same shape."""
     if likelihood == "continuous":
         return tfd.Normal(tf.sigmoid(outputs[0]), (1 + outputs[1]**2)**-0.5).log_prob(x)
     successes, failures = NUM_TRIALS * x, NUM_TRIALS * (1 - x)
@@ -55,72 +61,26 @@ def pixel_log_prob(likelihood, x, outputs):
     return log_coefficient + successes * tf.math.log(probs + 1e-7) + failures * tf.math.log(1 - probs + 1e-7)
 
 
-class DenseVAE:
-    """A VAE of perceptrons: for the mean and the precision of q(z | x) and for each output of p(x | z).
+# --- the sum-product network: equations (4) and (5) -------------------------------------------------------------------
+
+def sums(products, weights):
+    """log Σ_c w_nc p_c(x), equation (4): [batch, products] -> [batch, sums].
 
     Args:
-      size: (height, width) of the leaf region, or (1, pixels) of one that is no rectangle.
-      hidden_units: H.
-      latent_dim: n_z.
-      num_outputs: of p(x | z) per pixel.
+      products: log p_c(x).
+      weights: unnormalised log-weights, [products, sums].
     """
-
-    def __init__(self, size, hidden_units, latent_dim, num_outputs):
-        pixels, hidden = math.prod(size), (hidden_units, hidden_units)
-        self.mean, self.precision = [perceptron((pixels, *hidden, latent_dim)) for _ in range(2)]
-        self.heads = [perceptron((latent_dim, *hidden, pixels)) for _ in range(num_outputs)]
-        self.layers = [layer for model in (self.mean, self.precision, *self.heads) for layer in model.layers]
-
-    def encode(self, x):  # [batch, pixels] -> mean and precision [batch, latent_dim]
-        return self.mean(x), 1 + self.precision(x)**2
-
-    def decode(self, z):  # [rows, latent_dim] -> outputs [rows, pixels]
-        return [head(z) for head in self.heads]
+    log_weights = tf.nn.log_softmax(weights, axis=0)
+    return tf.reduce_logsumexp(products[:, :, None] + log_weights, axis=1)
 
 
-class ConvVAE:
-    """A convolutional VAE: conv, conv, dense, {mean, precision}; dense, deconv, {a deconv per output}.
-
-    Args:
-      size: (height, width) of the leaf region.
-      frame: (height, width) of the network's image, with the leaf region at its top left and black elsewhere.
-      filters: of the two convolutions.
-      stride: of both.
-      hidden_units: H of the encoder's dense layer.
-      latent_dim: n_z.
-      num_outputs: of p(x | z) per pixel.
-    """
-
-    def __init__(self, size, frame, filters, stride, hidden_units, latent_dim, num_outputs):
-        margins = [(0, whole - part) for whole, part in zip(frame, size)]
-        pad = [layers.ZeroPadding2D(margins)] if size != frame else []
-        crop = [layers.Cropping2D(margins)] if size != frame else []
-        middle, small = [[-(-n // stride**power) for n in frame] for power in (1, 2)]
-        self.trunk = keras.Sequential([
-            keras.Input([math.prod(size)]), layers.Reshape([*size, 1]), *pad,
-            *(layers.Conv2D(count, 3, stride, "same", activation="softplus") for count in filters),
-            layers.Flatten(), layers.Dense(hidden_units, "softplus")])
-        self.mean, self.precision = [perceptron((hidden_units, latent_dim)) for _ in range(2)]
-        self.expand = keras.Sequential([
-            keras.Input([latent_dim]), layers.Dense(math.prod(small) * filters[1], "softplus"),
-            layers.Reshape([*small, filters[1]]), deconv(filters[0], small, middle, stride, "softplus")])
-        self.heads = [keras.Sequential([
-            keras.Input([*middle, filters[0]]), deconv(1, middle, frame, stride), *crop, layers.Flatten()])
-            for _ in range(num_outputs)]
-        models = self.trunk, self.mean, self.precision, self.expand, *self.heads
-        self.layers = [layer for model in models for layer in model.layers if layer.weights]
-
-    def encode(self, x):  # [batch, pixels] -> mean and precision [batch, latent_dim]
-        hidden = self.trunk(x)
-        return self.mean(hidden), 1 + self.precision(hidden)**2
-
-    def decode(self, z):  # [rows, latent_dim] -> outputs [rows, pixels]
-        hidden = self.expand(z)
-        return [head(hidden) for head in self.heads]
+def cross_product(left, right):
+    """Log-products of every node on the left with every node on the right; the right ones run fastest."""
+    return tf.reshape(left[:, :, None] + right[:, None, :], [-1, left.shape[1] * right.shape[1]])
 
 
 class PlainSPVAE:
-    """An SPVAE of the same architecture as a stacked one, with weights of its own.
+    """A hierarchical decompositional mixture of VAEs, equation (6), with weights of its own.
 
     Args:
       model: SPVAE to take the region graph and the settings from.
@@ -148,6 +108,41 @@ class PlainSPVAE:
             if self.graph.levels or products > 1:  # a single leaf distribution is the root itself
                 self.sum_weights[region] = tf.Variable(tf.random.normal([products, num_nodes[region]]))
 
+    def bound(self, x, noise):
+        """L̂_SP,k(x), equation (9): the SPN evaluated on the leaves' importance-weighted bounds.
+
+        Args:
+          x: [batch, pixels].
+          noise: standard normal, [experts, k, batch, latent_dim]; experts of a leaf region lie side by side.
+
+        Returns:
+          [batch], nats per image.
+        """
+        leaves = {}
+        for number, leaf in enumerate(self.graph.leaf_regions):
+            experts = range(number * self.num_components, (number + 1) * self.num_components)
+            part = tf.gather(x, leaf.scope, axis=1)                                    #      x_l
+            bounds = [leaf_bound(self.experts[e], self.likelihood, part, noise[e]) for e in experts]
+            leaves[leaf] = tf.stack(bounds, axis=-1)
+        return self._nodes(self.graph.root, leaves, {})[:, 0]
+
+    def _nodes(self, region, leaves, done):
+        """The log-values [batch, nodes] of a region's nodes, `done` being those of regions met before.
+
+        A region's products are those of each partition's children's nodes; its sums mix all of them (section 3.3).
+        """
+        if region not in done:
+            partitions = self.graph.partitions_of(region)
+            children = [[self._nodes(child, leaves, done) for child in partition.children]
+                        for partition in partitions]
+            products = [functools.reduce(cross_product, nodes) for nodes in children]
+            products = tf.concat(products, axis=-1) if partitions else leaves[region]
+            mixed = region in self.sum_weights
+            done[region] = sums(products, self.sum_weights[region]) if mixed else products
+        return done[region]
+
+    # --- the weights of the stacked model -----------------------------------------------------------------------
+
     @property
     def trainable_variables(self):
         """All weights: the experts' kernels and biases, then each region's unnormalised log-weights."""
@@ -156,13 +151,10 @@ class PlainSPVAE:
         return networks + list(self.sum_weights.values())
 
     def counterparts(self, model):
-        """Where each weight lies in the stacked model.
+        """Where each weight lies in the stacked model that this one was built from.
 
         The stacked model pads smaller leaf regions, and with them the first and last kernel of dense experts;
         a plain kernel is then a corner of the stacked one.
-
-        Args:
-          model: the SPVAE that this one was built from.
 
         Yields:
           (plain variable, stacked variable, index): plain variable = stacked variable[index].
@@ -185,65 +177,78 @@ class PlainSPVAE:
                 yield self.sum_weights[region], model.spn.sum_weights.value, places[places[:, 0] >= 0]
 
     def copy_weights(self, model):
-        """Takes over the weights of the SPVAE that this one was built from, expert by expert."""
+        """Takes over the weights of the model that this one was built from, expert by expert."""
         for variable, stacked, index in self.counterparts(model):
             variable.assign(stacked.numpy()[index])
 
-    def leaf_bound(self, expert, x, noise):
-        """L̂_l = log (1/k) Σ_i p(x_l, z_l,i) / q(z_l,i | x_l), equation (2).
 
-        Args:
-          expert: DenseVAE or ConvVAE.
-          x: [batch, pixels of the leaf region] in [0, 1].
-          noise: standard normal, [k, batch, latent_dim].
+# --- the networks of section 4 ----------------------------------------------------------------------------------------
+# A VAE has `encode`, [batch, pixels] -> mean and precision [batch, latent_dim] of q(z | x), and `decode`, [rows,
+# latent_dim] -> outputs [rows, pixels] of p(x | z): two for the Gaussian, one for the Binomial.
 
-        Returns:
-          [batch], nats.
-        """
-        mean, precision = expert.encode(x)
-        posterior = tfd.Normal(mean, precision**-0.5)
-        z = posterior.loc + posterior.scale * noise
-        outputs = expert.decode(tf.reshape(z, [-1, z.shape[2]]))
-        outputs = [tf.reshape(output, [*z.shape[:2], -1]) for output in outputs]
-        log_weights = (tf.reduce_sum(pixel_log_prob(self.likelihood, x, outputs), -1)
-                       + tf.reduce_sum(tfd.Normal(0.0, 1.0).log_prob(z) - posterior.log_prob(z), -1))
-        return tf.reduce_logsumexp(log_weights, axis=0) - math.log(z.shape[0])
-
-    def bound(self, x, noise):
-        """L̂_SP,k(x), equation (9): the SPN evaluated on the leaves' importance-weighted bounds.
-
-        Args:
-          x: [batch, pixels] in [0, 1].
-          noise: standard normal, [experts, k, batch, latent_dim]; experts of a leaf region lie side by side.
-
-        Returns:
-          [batch], nats per image.
-        """
-        leaves = {}
-        for number, leaf in enumerate(self.graph.leaf_regions):
-            experts = range(number * self.num_components, (number + 1) * self.num_components)
-            part = tf.gather(x, leaf.scope, axis=1)
-            bounds = [self.leaf_bound(self.experts[e], part, noise[e]) for e in experts]
-            leaves[leaf] = tf.stack(bounds, axis=-1)
-        return self._nodes(self.graph.root, leaves, {})[:, 0]
-
-    def _nodes(self, region, leaves, done):
-        """The log-values [batch, nodes] of a region's nodes; `done` keeps those of regions met before."""
-        if region not in done:
-            partitions = self.graph.partitions_of(region)
-            children = [[self._nodes(child, leaves, done) for child in partition.children]
-                        for partition in partitions]
-            products = [functools.reduce(_cross_product, nodes) for nodes in children]
-            products = tf.concat(products, axis=-1) if partitions else leaves[region]
-            done[region] = self._sums(region, products) if region in self.sum_weights else products
-        return done[region]
-
-    def _sums(self, region, products):
-        """log Σ_c w_nc p_c(x), equation (4): [batch, products] -> [batch, sums]."""
-        log_weights = tf.nn.log_softmax(self.sum_weights[region], axis=0)
-        return tf.reduce_logsumexp(products[:, :, None] + log_weights, axis=1)
+def perceptron(widths):
+    """Dense layers of the widths (inputs, hidden, …, outputs): softplus, linear at the end."""
+    inputs, *hidden, outputs = widths
+    return keras.Sequential([keras.Input([inputs]), *(layers.Dense(units, "softplus") for units in hidden),
+                             layers.Dense(outputs)])
 
 
-def _cross_product(left, right):
-    """Log-products of every node on the left with every node on the right; the right ones run fastest."""
-    return tf.reshape(left[:, :, None] + right[:, None, :], [-1, left.shape[1] * right.shape[1]])
+class DenseVAE:
+    """A VAE of perceptrons with two hidden layers: for the mean, the precision, and each output of p(x | z).
+
+    `size` is the (height, width) of the leaf region, or (1, pixels) of one that is no rectangle.
+    """
+
+    def __init__(self, size, hidden_units, latent_dim, num_outputs):
+        pixels, hidden = math.prod(size), (hidden_units, hidden_units)
+        self.mean, self.precision = [perceptron((pixels, *hidden, latent_dim)) for _ in range(2)]
+        self.heads = [perceptron((latent_dim, *hidden, pixels)) for _ in range(num_outputs)]
+        self.layers = [layer for model in (self.mean, self.precision, *self.heads) for layer in model.layers]
+
+    def encode(self, x):
+        return self.mean(x), 1 + self.precision(x)**2
+
+    def decode(self, z):
+        return [head(z) for head in self.heads]
+
+
+class ConvVAE:
+    """A convolutional VAE: conv, conv, dense(H), {mean, precision}; dense, deconv, {a deconv per output}.
+
+    `size` is the (height, width) of the leaf region, `frame` that of the network's image, which has the leaf region at
+    its top left and black elsewhere. `filters` are those of the two convolutions, `stride` is that of both.
+    """
+
+    def __init__(self, size, frame, filters, stride, hidden_units, latent_dim, num_outputs):
+        margins = [(0, whole - part) for whole, part in zip(frame, size)]
+        pad = [layers.ZeroPadding2D(margins)] if size != frame else []
+        crop = [layers.Cropping2D(margins)] if size != frame else []
+        middle, small = [[-(-n // stride**power) for n in frame] for power in (1, 2)]
+        self.trunk = keras.Sequential([
+            keras.Input([math.prod(size)]), layers.Reshape([*size, 1]), *pad,
+            *(layers.Conv2D(count, 3, stride, "same", activation="softplus") for count in filters),
+            layers.Flatten(), layers.Dense(hidden_units, "softplus")])
+        self.mean, self.precision = [perceptron((hidden_units, latent_dim)) for _ in range(2)]
+        self.expand = keras.Sequential([
+            keras.Input([latent_dim]), layers.Dense(math.prod(small) * filters[1], "softplus"),
+            layers.Reshape([*small, filters[1]]), deconv(filters[0], small, middle, stride, "softplus")])
+        self.heads = [keras.Sequential([
+            keras.Input([*middle, filters[0]]), deconv(1, middle, frame, stride), *crop, layers.Flatten()])
+            for _ in range(num_outputs)]
+        models = self.trunk, self.mean, self.precision, self.expand, *self.heads
+        self.layers = [layer for model in models for layer in model.layers if layer.weights]
+
+    def encode(self, x):
+        hidden = self.trunk(x)
+        return self.mean(hidden), 1 + self.precision(hidden)**2
+
+    def decode(self, z):
+        hidden = self.expand(z)
+        return [head(hidden) for head in self.heads]
+
+
+def deconv(filters, small, large, stride, activation=None):
+    """A transposed convolution 3×3 from images of one (height, width) to another."""
+    # "same" convolutions take n·stride and n·stride − 1 pixels both to n; Keras must be told the way back
+    surplus = [m - (n - 1) * stride - 1 for n, m in zip(small, large)]
+    return layers.Conv2DTranspose(filters, 3, stride, "same", output_padding=surplus, activation=activation)

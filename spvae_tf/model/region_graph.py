@@ -1,13 +1,11 @@
 """Region graphs: which sets of pixels the sub-SPNs of an SPVAE model, and how larger sets split into smaller.
 
-A region is a scope. A partition splits a region into disjoint child regions that together cover it. Sum nodes
-(internal regions) and VAEs (leaf regions) live in regions, product nodes in partitions, so every SPN built on
-a region graph is complete and decomposable (section 2; Poon & Domingos, 2011).
+A region is a scope. A partition splits a region into disjoint child regions that together cover it. Sum nodes (internal
+regions) and VAEs (leaf regions) live in regions, product nodes in partitions, so every SPN built on a region graph is
+complete and decomposable (section 2; Poon & Domingos, 2011). What does not fit the definitions raises InputError.
 """
 
 import json
-import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, combinations, groupby, pairwise
 from operator import lt
@@ -21,14 +19,7 @@ from spvae_tf.errors import InputError, check_integer, short
 
 @dataclass(frozen=True)
 class Region:
-    """A scope: the set of pixels that every node of the region models.
-
-    Args:
-        scope: Pixel indices, row-major in the image, strictly increasing; a non-empty tuple of ints >= 0.
-
-    Raises:
-        InputError: The scope is empty, unsorted, has a duplicate or a negative pixel, or is no tuple of ints.
-    """
+    """A scope: the pixels that every node of the region models, a strictly increasing tuple of ints >= 0, row-major."""
 
     scope: tuple[int, ...]
 
@@ -44,7 +35,7 @@ class Region:
             raise InputError(f"{self!r}: pixel {short(scope[0])} is negative; pixels are counted from 0")
 
     def __hash__(self):
-        # Not of the whole scope: hashed often and long. The ends tell regions apart; equality decides.
+        # not of the whole scope, which is hashed often and long: the ends tell regions apart, equality decides
         return hash((len(self.scope), self.scope[:4], self.scope[-4:]))
 
     def __repr__(self):
@@ -56,16 +47,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Partition:
-    """A split of a region into disjoint children that cover it; the place of product nodes.
-
-    Args:
-        region: The parent.
-        children: At least two regions whose scopes are a set partition of the parent's scope.
-
-    Raises:
-        InputError: There are fewer than two children, two children overlap (decomposability), or the children
-            do not cover exactly the parent's scope (completeness).
-    """
+    """A split of a region into at least two children whose scopes are a set partition of its own: place of products."""
 
     region: Region
     children: tuple[Region, ...]
@@ -77,8 +59,7 @@ class Partition:
             raise InputError(f"partition of {self.region}: children must be a tuple of Regions; "
                              f"got {short(self.children)}")
         if len(self.children) < 2:
-            raise InputError(f"partition of {self.region}: at least 2 children are needed; "
-                             f"got {len(self.children)}")
+            raise InputError(f"partition of {self.region}: at least 2 children are needed; got {len(self.children)}")
         pixels = sorted(chain.from_iterable(child.scope for child in self.children))
         if tuple(pixels) != self.region.scope:
             raise InputError(f"partition of {self.region} {_partition_fault(self, pixels)}")
@@ -87,28 +68,27 @@ class Partition:
 class RegionGraph:
     """A rooted acyclic graph of regions and partitions, validated when built.
 
-    The order of the arguments does not matter: equal sets of regions and partitions give equal graphs. A
-    child is a strict subset of its parent, so there are no cycles. The height of a region is the longest path
-    down to a leaf region, which has height 0.
+    Equal sets of regions and partitions give equal graphs. A child is a strict subset of its parent, so there are no
+    cycles. The height of a region is the longest path down to a leaf region, which has height 0.
 
     Args:
-        regions: All regions, each once.
-        partitions: All partitions, each once, between these regions.
+      regions: all regions, each once.
+      partitions: all partitions, each once, between these regions.
 
     Raises:
-        InputError: A region or a partition is given twice, a partition uses an unknown region, there is not
-            exactly one root from which every region can be reached, or the root's scope is not 0..n-1.
+      InputError: when a region or a partition is given twice, a partition uses an unknown region, there is not exactly
+        one root from which every region can be reached, or the root's scope is not 0..n-1.
 
     Attributes:
-        regions: Children before parents: sorted by height, then by scope. Starts with `leaf_regions`.
-        partitions: Grouped by parent in the order of `regions`.
-        leaf_regions: The regions without a partition, by scope (super-pixels: row-major).
-        levels: Internal regions of height 1, 2, ..., each a tuple sorted by scope; the root is the last.
-        root: The region that holds every pixel.
-        num_variables: The number of pixels, n.
+      regions: children before parents: sorted by height, then by scope. Starts with `leaf_regions`.
+      partitions: grouped by parent in the order of `regions`.
+      leaf_regions: the regions without a partition, by scope (super-pixels: row-major).
+      levels: internal regions of height 1, 2, ..., each a tuple sorted by scope; the root is the last.
+      root: the region that holds every pixel.
+      num_variables: the number of pixels, n.
     """
 
-    def __init__(self, regions: Iterable[Region], partitions: Iterable[Partition]):
+    def __init__(self, regions, partitions):
         regions, partitions = tuple(regions), tuple(partitions)
         _check_regions(regions)
         _check_partitions(partitions, set(regions))
@@ -128,45 +108,23 @@ class RegionGraph:
                                for region in self.regions}
         self.partitions = tuple(chain.from_iterable(self._partitions_of.values()))
 
-    def partitions_of(self, region: Region) -> tuple[Partition, ...]:
-        """Returns the partitions of one region.
-
-        Args:
-            region: A region of this graph.
-
-        Returns:
-            Its partitions in the order of `partitions`; empty for a leaf region.
-
-        Raises:
-            InputError: The region is not in the graph.
-        """
+    def partitions_of(self, region):
+        """The partitions of a region of this graph, in the order of `partitions`; none of a leaf region."""
         if region not in self._partitions_of:
             raise InputError(f"{region} is not a region of {self}")
         return self._partitions_of[region]
 
-    def to_json(self) -> str:
-        """Returns the graph as JSON: regions as scopes, partitions as indices into the regions.
+    def to_json(self):
+        """The graph as JSON: regions as scopes, partitions as indices into the regions.
 
-        Returns:
-            `{"regions": [[pixel, ...], ...], "partitions": [{"region": i, "children": [j, k, ...]}, ...]}`.
+        `{"regions": [[pixel, ...], ...], "partitions": [{"region": i, "children": [j, k, ...]}, ...]}`
         """
-        partitions = [{"region": self._index[p.region], "children": self._child_indices(p)}
-                      for p in self.partitions]
+        partitions = [{"region": self._index[p.region], "children": self._child_indices(p)} for p in self.partitions]
         return json.dumps({"regions": [region.scope for region in self.regions], "partitions": partitions})
 
     @classmethod
-    def from_json(cls, text: str) -> "RegionGraph":
-        """Builds the graph that `to_json` wrote, or one written by hand in that form, in any order.
-
-        Args:
-            text: JSON as described at `to_json`.
-
-        Returns:
-            The region graph.
-
-        Raises:
-            InputError: The text is not JSON, does not have that form, or is not a valid region graph.
-        """
+    def from_json(cls, text):
+        """The graph of a JSON text of the form of `to_json`, in any order; InputError when it is not one."""
         try:
             content = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
@@ -176,30 +134,13 @@ class RegionGraph:
         partitions = _json_list(partitions, '"partitions"', dict)
         return cls(regions, [_json_partition(partition, regions) for partition in partitions])
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes the graph as JSON; the file appears whole or not at all.
-
-        Args:
-            path: The file; one that exists is replaced.
-
-        Raises:
-            InputError: The file cannot be written.
-        """
+    def save(self, path):
+        """Writes the graph as JSON; the file appears whole or not at all."""
         files.write_text(path, self.to_json() + "\n")
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "RegionGraph":
-        """Reads a graph that `save` wrote.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The region graph.
-
-        Raises:
-            InputError: The file cannot be read or is not a valid region graph; the line names the file.
-        """
+    def load(cls, path):
+        """The graph of a JSON file; InputError, which names the file, when it is not one."""
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
@@ -223,13 +164,15 @@ class RegionGraph:
                 f"{len(self.leaf_regions)} leaf regions, {len(self.partitions)} partitions)")
 
 
-def poon_domingos(height: int, width: int, delta: int) -> RegionGraph:
-    """Builds the region graph of all axis-aligned rectangles on a grid (section 3.3; Poon & Domingos, 2011).
+# --- which graphs -----------------------------------------------------------------------------------------------------
 
-    The grid lines are the rows 0, delta, 2 delta, ..., height and the columns 0, delta, 2 delta, ..., width:
-    where delta does not divide the image, the last step is the smaller rest. Every rectangle between grid
-    lines is a region, and every grid line that cuts it gives one partition into two rectangles. The
-    rectangles that no line cuts, the super-pixels, are the leaf regions.
+def poon_domingos(height, width, delta):
+    """The region graph of all axis-aligned rectangles on a grid (section 3.3; Poon & Domingos, 2011).
+
+    The grid lines are the rows 0, delta, 2 delta, ..., height and the columns 0, delta, 2 delta, ..., width: where
+    delta does not divide the image, the last step is the smaller rest. Every rectangle between grid lines is a region,
+    and every grid line that cuts it gives one partition into two rectangles. The rectangles that no line cuts, the
+    super-pixels, are the leaf regions.
 
     2 x 2 super-pixels a b / c d have 9 regions, 4 leaf regions and 6 partitions:
 
@@ -238,67 +181,56 @@ def poon_domingos(height: int, width: int, delta: int) -> RegionGraph:
         level 2       abcd = ab|cd = ac|bd   (the root)
 
     Args:
-        height: Rows of the image, >= 1.
-        width: Columns of the image, >= 1.
-        delta: Grid step in pixels, 1 <= delta <= max(height, width); the maximum gives a single region.
+      height: rows of the image.
+      width: columns of the image.
+      delta: grid step in pixels, at most max(height, width), which gives a single region.
 
     Returns:
-        The region graph over height * width pixels.
+      RegionGraph over height * width pixels.
 
     Raises:
-        InputError: An argument is not an int or out of range.
+      InputError: when an argument is not an integer or out of range.
     """
-    height, width = check_integer("height", height, 1), check_integer("width", width, 1)
+    height, width = check_integer("height", height), check_integer("width", width)
     delta = check_integer("delta", delta, 1, max(height, width))
     rows, columns = [*range(0, height, delta), height], [*range(0, width, delta), width]
     regions = {(top, bottom, left, right): Region(_rectangle_scope(top, bottom, left, right, width))
                for top, bottom in combinations(rows, 2) for left, right in combinations(columns, 2)}
     partitions = []
     for (top, bottom, left, right), region in regions.items():
-        cuts = [((top, row, left, right), (row, bottom, left, right))
-                for row in rows if top < row < bottom]
+        cuts = [((top, row, left, right), (row, bottom, left, right)) for row in rows if top < row < bottom]
         cuts += [((top, bottom, left, column), (top, bottom, column, right))
                  for column in columns if left < column < right]
         partitions += [Partition(region, (regions[first], regions[second])) for first, second in cuts]
     return RegionGraph(regions.values(), partitions)
 
 
-def single_region(num_variables: int) -> RegionGraph:
-    """Builds the region graph of the classical VAE: one region, no partition.
+def single_region(num_variables):
+    """The region graph of the classical VAE: one region of so many pixels, root and leaf region, no partition."""
+    return RegionGraph([Region(tuple(range(check_integer("num_variables", num_variables))))], [])
+
+
+def random_binary_trees(num_variables, depth, num_repetitions, seed):
+    """Random binary trees of regions that share the root (Peharz et al., 2018, RAT-SPNs).
+
+    In every repetition the root is split into two random halves, whose sizes differ by at most one, and these are split
+    again, `depth` times in all. Regions and partitions drawn more than once are one.
 
     Args:
-        num_variables: Number of pixels, >= 1.
+      num_variables: pixels, at least 2.
+      depth: splits on the way from the root to a leaf region; at least 1, 2**depth <= num_variables.
+      num_repetitions: trees.
+      seed: of the NumPy generator that draws the splits.
 
     Returns:
-        The region graph, whose root is its only leaf region.
+      RegionGraph.
 
     Raises:
-        InputError: The argument is not an int or out of range.
-    """
-    return RegionGraph([Region(tuple(range(check_integer("num_variables", num_variables, 1))))], [])
-
-
-def random_binary_trees(num_variables: int, depth: int, num_repetitions: int, seed: int) -> RegionGraph:
-    """Builds random binary trees of regions that share the root (Peharz et al., 2018, RAT-SPNs).
-
-    In every repetition the root is split into two random halves, whose sizes differ by at most one, and these
-    are split again, `depth` times in all. Regions and partitions drawn more than once are one.
-
-    Args:
-        num_variables: Number of pixels, >= 2.
-        depth: Splits on the way from the root to a leaf region; 1 <= depth, 2**depth <= num_variables.
-        num_repetitions: Number of trees, >= 1.
-        seed: Seed of the NumPy generator that draws the splits, >= 0.
-
-    Returns:
-        The region graph.
-
-    Raises:
-        InputError: An argument is not an int or out of range.
+      InputError: when an argument is not an integer or out of range.
     """
     num_variables = check_integer("num_variables", num_variables, 2)
     depth = check_integer("depth", depth, 1, num_variables.bit_length() - 1)
-    num_repetitions = check_integer("num_repetitions", num_repetitions, 1)
+    num_repetitions = check_integer("num_repetitions", num_repetitions)
     rng = np.random.default_rng(check_integer("seed", seed, 0))
     root = Region(tuple(range(num_variables)))
     partitions = set()
@@ -311,20 +243,16 @@ def random_binary_trees(num_variables: int, depth: int, num_repetitions: int, se
     return RegionGraph({root}.union(*(partition.children for partition in partitions)), partitions)
 
 
-def rectangle(region: Region, width: int) -> tuple[int, int, int, int] | None:
-    """Returns the rectangle that a region fills in an image, as convolutional leaves need it.
+def _random_halves(region, rng):
+    pixels = rng.permutation(region.scope)
+    halves = pixels[:len(pixels) // 2], pixels[len(pixels) // 2:]
+    # in one order, so that equal splits are equal partitions
+    return tuple(Region(scope) for scope in sorted(tuple(sorted(half.tolist())) for half in halves))
 
-    Args:
-        region: The region.
-        width: Columns of the image, >= 1.
 
-    Returns:
-        (top, left, height, width) of the rectangle in pixels; None when the scope is not a rectangle.
-
-    Raises:
-        InputError: The width is not an int or out of range.
-    """
-    width = check_integer("width", width, 1)
+def rectangle(region, width):
+    """(top, left, height, width) of the rectangle that a region fills in an image so wide; None if it fills none."""
+    width = check_integer("width", width)
     (top, left), (bottom, right) = divmod(region.scope[0], width), divmod(region.scope[-1], width)
     box = (top, left, bottom + 1 - top, right + 1 - left)
     fills = (len(region.scope) == box[2] * box[3]
@@ -338,17 +266,11 @@ def _rectangle_scope(top, bottom, left, right, width):
     return tuple(chain.from_iterable(rows))
 
 
-def _random_halves(region, rng):
-    pixels = rng.permutation(region.scope)
-    halves = pixels[:len(pixels) // 2], pixels[len(pixels) // 2:]
-    # In one order, so that equal splits are equal partitions.
-    return tuple(Region(scope) for scope in sorted(tuple(sorted(half.tolist())) for half in halves))
-
+# --- what a region graph must be --------------------------------------------------------------------------------------
 
 def _heights(partitions_of):
     heights = {}
-    # Children have fewer pixels than their parents, so they come first.
-    for region in sorted(partitions_of, key=lambda region: len(region.scope)):
+    for region in sorted(partitions_of, key=lambda region: len(region.scope)):  # children have fewer pixels
         below = [heights[child] for partition in partitions_of[region] for child in partition.children]
         heights[region] = 1 + max(below, default=-1)
     return heights
@@ -410,9 +332,8 @@ def _partition_fault(partition, pixels):
 
 def _json_fields(value, what, keys):
     if not isinstance(value, dict) or set(value) != set(keys):
-        found = f"the keys {short(list(value))}" if isinstance(value, dict) else short(value)
-        raise InputError(f"{what} in JSON must be an object with exactly the keys {', '.join(keys)}; "
-                         f"got {found}")
+        given = f"the keys {short(list(value))}" if isinstance(value, dict) else short(value)
+        raise InputError(f"{what} in JSON must be an object with exactly the keys {', '.join(keys)}; got {given}")
     return [value[key] for key in keys]
 
 

@@ -1,13 +1,16 @@
 """The sum-product network over the leaves: equations (4) and (5) in the log domain, one pass per level.
 
-The region graph says which scopes there are; this layer puts nodes on them and evaluates all of them at once.
-Every leaf region carries `num_components` leaf distributions, every internal region `num_sums` sum nodes, and
-the root one. A region's products are, for each of its partitions, the cross product of the nodes of the children
-(section 3.3); each of the region's sums is a mixture of all of the region's products.
+The region graph says which scopes there are; this layer puts nodes on them and evaluates all of them at once. Every
+leaf region carries `num_components` leaf distributions, every internal region `num_sums` sum nodes, and the root one. A
+region's products are, for each of its partitions, the cross product of the nodes of the children (section 3.3); each of
+the region's sums is a mixture of all of the region's products.
 
-Node values live in one array [nodes, batch], leaves first, then sums level by level, so that a level is one
-gather of rows, one addition (products) and one log-sum-exp (sums). The way down, from the root to the leaves, is
-another such pass: it gives posteriors, induced trees, and the gradient, which is a posterior too.
+Node values are [nodes, batch], leaves first, then sums level by level, so that a level is one gather of rows, one
+addition (products) and one log-sum-exp (sums). The way down, from the root to the leaves, is another such pass: it
+gives posteriors, induced trees, and the gradient, which is a posterior too.
+
+Shapes: leaf log-densities, in nats, are [batch, leaf regions, components]; what a level says of its sums' products is
+[R, M, S, batch] for R regions of at most M products and S sums each. Lists of levels run from the leaves to the root.
 """
 
 import dataclasses
@@ -57,13 +60,8 @@ def _products(region, graph, nodes):
 def compile_levels(graph, num_sums, num_components):
     """Lays the nodes of an SPN out level by level.
 
-    Args:
-      graph: RegionGraph.
-      num_sums: sums per internal region; the root has one (K_sum of section 3.3).
-      num_components: leaf distributions per leaf region (K_leaf).
-
     Returns:
-      (list of Level from the leaves to the root, number of sum weights, number of nodes, unit node's row).
+      (list of Level, number of sum weights, number of nodes, the unit node's row).
     """
     leaves = graph.leaf_regions
     nodes = {region: range(i * num_components, (i + 1) * num_components) for i, region in enumerate(leaves)}
@@ -90,15 +88,10 @@ def compile_levels(graph, num_sums, num_components):
 
 
 def parent_products(levels, num_nodes):
-    """The products that each node is a child of.
+    """The products that each node is a child of: int32 [num_nodes, P].
 
-    Args:
-      levels: list of Level, from the leaves to the root.
-      num_nodes: of the SPN.
-
-    Returns:
-      int32 [num_nodes, P]; products are numbered from 1 as the way down meets them, level by level from the root;
-      0 fills up the rows of nodes with fewer than P parents.
+    Products are numbered from 1 as the way down meets them, level by level from the root; 0 fills up the rows of nodes
+    with fewer than P parents.
     """
     parents, number = [[] for _ in range(num_nodes)], 0
     for level in reversed(levels):
@@ -111,17 +104,9 @@ def parent_products(levels, num_nodes):
 
 
 def weights_by_sum(levels):
-    """The sums' weights as the columns of one table.
-
-    Args:
-      levels: list of Level, from the leaves to the root.
-
-    Returns:
-      int32 [M, sums], the places of a sum's weights in the vector of all, sums in the order of the nodes; -1 fills up
-      the columns of sums with fewer than M.
-    """
-    columns = [weights for level in levels for weights in np.moveaxis(level.weights, 1, 2).reshape(
-        -1, level.weights.shape[1])]
+    """Where each sum's weights lie in the vector of all: int32 [M, sums], in the order of the nodes, -1 filling up."""
+    columns = [weights for level in levels
+               for weights in np.moveaxis(level.weights, 1, 2).reshape(-1, level.weights.shape[1])]
     return np.array(list(itertools.zip_longest(*columns, fillvalue=-1)), np.int32)
 
 
@@ -143,8 +128,8 @@ class SumProductNetwork(keras.layers.Layer):
 
     Args:
       graph: RegionGraph, or its JSON text.
-      num_sums: sums per internal region; the root has one.
-      num_components: leaf distributions per leaf region.
+      num_sums: K_sum, sums per internal region; the root has one.
+      num_components: K_leaf, leaf distributions per leaf region.
       seed: of the initial log-weights, drawn from N(0, 1).
 
     Raises:
@@ -153,8 +138,8 @@ class SumProductNetwork(keras.layers.Layer):
 
     def __init__(self, graph, num_sums=2, num_components=2, seed=None, **kwargs):
         super().__init__(**kwargs)
-        for name, value in (("num_sums", num_sums), ("num_components", num_components)):
-            check_integer(name, value)
+        check_integer("num_sums", num_sums)
+        check_integer("num_components", num_components)
         self.graph = RegionGraph.from_json(graph) if isinstance(graph, str) else graph
         self.num_sums, self.num_components, self.seed = num_sums, num_components, seed
         self.levels, self.num_weights, self.num_nodes, self._unit = compile_levels(
@@ -177,13 +162,9 @@ class SumProductNetwork(keras.layers.Layer):
                                        "num_components": self.num_components, "seed": self.seed}
 
     def log_weights(self, sum_weights=None):
-        """Normalised log-weights: log w_nc with sum_c w_nc = 1, by subtracting their log-sum-exp.
+        """The normalised log w_nc with Σ_c w_nc = 1: for each level [R, M, S]; −∞ where region r has no product m.
 
-        Args:
-          sum_weights: [num_weights], the unnormalised log-weights; the layer's own when None.
-
-        Returns:
-          For each of `self.levels` [R, M, S]; -inf where region r has no product m.
+        `sum_weights` [num_weights] are the unnormalised log-weights, the layer's own when None.
         """
         if not self.levels:
             return []
@@ -198,21 +179,17 @@ class SumProductNetwork(keras.layers.Layer):
         return by_level
 
     def _by_sum(self, sum_weights):
-        """The sum weights [1, M, sums], −∞ filling up: to normalise all at once compiles sooner than level by level."""
+        """The sum weights [1, M, sums], −∞ filling up: those of all levels are normalised at once."""
         padded = tf.pad(tf.convert_to_tensor(sum_weights), [[1, 0]], constant_values=-np.inf)
         return tf.gather(padded, self._weights_by_sum[None] + 1)
 
-    def _check(self, leaf_log_probs):
-        expected = (len(self.graph.leaf_regions), self.num_components)
-        if leaf_log_probs.shape.rank != 3 or tuple(leaf_log_probs.shape[1:]) != expected:
-            raise InputError(f"leaf_log_probs has shape {tuple(leaf_log_probs.shape)}; "
-                             f"it must be [batch, {expected[0]}, {expected[1]}]")
+    # --- up: the value of every node ----------------------------------------------------------------------------
 
     def upward(self, leaf_log_probs, reduce=log_sum_exp, sum_weights=None):
         """Evaluates every node, from the leaves to the root.
 
         Args:
-          leaf_log_probs: [batch, leaf regions, num_components], nats.
+          leaf_log_probs: [batch, leaf regions, components], nats.
           reduce: what a sum does with the weighted log-values of its products, [R, M, S, batch] -> [R, S, batch]:
             log-sum-exp for equation (4), the maximum for the most probable induced tree.
           sum_weights: as in `log_weights`.
@@ -226,7 +203,7 @@ class SumProductNetwork(keras.layers.Layer):
         values = tf.pad(leaves, [[0, 1], [0, 0]])  # the unit node
         mixtures = []
         for level, log_weights in zip(self.levels, self.log_weights(sum_weights)):
-            # log prod_c p_c(x_c) = sum_c log p_c(x_c): [R, M, A, batch] -> [R, M, batch]
+            # log Π_c p_c(x_c) = Σ_c log p_c(x_c): [R, M, A, batch] -> [R, M, batch]
             products = tf.reduce_sum(tf.gather(values, level.children), axis=2)
             # log w_nc + log p_c(x), then (4)
             mixture = tf.expand_dims(products, 2) + tf.expand_dims(tf.cast(log_weights, products.dtype), 3)
@@ -234,6 +211,12 @@ class SumProductNetwork(keras.layers.Layer):
             values = tf.concat([values, sums], axis=0)
             mixtures.append(mixture)
         return values, mixtures
+
+    def _check(self, leaf_log_probs):
+        expected = (len(self.graph.leaf_regions), self.num_components)
+        if leaf_log_probs.shape.rank != 3 or tuple(leaf_log_probs.shape[1:]) != expected:
+            raise InputError(f"leaf_log_probs has shape {tuple(leaf_log_probs.shape)}; "
+                             f"it must be [batch, {expected[0]}, {expected[1]}]")
 
     def __call__(self, leaf_log_probs):
         self._check(tf.convert_to_tensor(leaf_log_probs))  # Keras would wrap the message of an error in `call`
@@ -243,7 +226,7 @@ class SumProductNetwork(keras.layers.Layer):
         """log p(x) of equation (5): the log-value of the root.
 
         Args:
-          leaf_log_probs: [batch, leaf regions, num_components], log-densities or their lower bounds, nats.
+          leaf_log_probs: [batch, leaf regions, components], log-densities or their lower bounds, nats.
 
         Returns:
           [batch], nats per image.
@@ -257,7 +240,7 @@ class SumProductNetwork(keras.layers.Layer):
 
     @tf.custom_gradient
     def _log_prob(self, leaf_log_probs, sum_weights):
-        """`call` with its gradient as one pass down the network, which compiles in half the time of each level's own.
+        """`call`, with its gradient as one pass down the network.
 
         ∂ log p(x) / ∂ log p_l(x) = P(leaf l is in the induced tree | x), and for the log-weight of sum n's child c,
         ∂ log p(x) / ∂ log w_nc = P(n is in the tree, y_n = c | x), from which normalising the weights takes
@@ -281,11 +264,7 @@ class SumProductNetwork(keras.layers.Layer):
 
         return values[self._root], gradient
 
-    def by_weight(self, edges):
-        """What each level has for its sums' children, [R, M, S, batch], in the order of the sum weights, [n, batch]."""
-        places = [level.weights.ravel() for level in self.levels]
-        rows = [tf.reshape(edge, [p.size, -1]) for edge, p in zip(edges, places)]
-        return _in_weight_order(tf.concat(rows, axis=0), np.concatenate(places))
+    # --- down: which nodes are in the induced tree --------------------------------------------------------------
 
     def downward(self, choices, top):
         """Passes the probability of being part of the induced tree from the root to the leaves.
@@ -294,8 +273,8 @@ class SumProductNetwork(keras.layers.Layer):
         one-hot choices it gives the induced tree they select.
 
         Args:
-          choices: for each level, from the leaves to the root, [R, M, S, batch]: the probability with which sum s
-            of region r, once reached, takes product m.
+          choices: for each level [R, M, S, batch]: the probability with which sum s of region r, once reached, takes
+            product m.
           top: [batch], what the root is given: ones for probabilities.
 
         Returns:
@@ -316,33 +295,33 @@ class SumProductNetwork(keras.layers.Layer):
         unit = tf.zeros_like(top)[None]
         return tf.concat([reached[-1], unit, *reached[-2::-1]], axis=0), edges[::-1]
 
+    def by_weight(self, edges):
+        """What each level has for its sums' children, [R, M, S, batch], in the order of the sum weights, [n, batch]."""
+        places = [level.weights.ravel() for level in self.levels]
+        rows = [tf.reshape(edge, [p.size, -1]) for edge, p in zip(edges, places)]
+        return _in_weight_order(tf.concat(rows, axis=0), np.concatenate(places))
+
     def leaf_nodes(self, nodes):
-        """The leaves' rows of a [nodes, batch] array as [batch, leaf regions, num_components]."""
+        """The leaves' rows of a [nodes, batch] array as [batch, leaf regions, components]."""
         leaves = tf.transpose(nodes[:self._unit])
         return tf.reshape(leaves, [-1, len(self.graph.leaf_regions), self.num_components])
 
     def posterior(self, leaf_log_probs):
-        """The posterior of the latent variables y: of each sum's child, and of every node being selected.
-
-        Args:
-          leaf_log_probs: [batch, leaf regions, num_components], nats.
+        """The posterior of the latent variables y, given leaf log-densities.
 
         Returns:
-          (reached [nodes, batch]: P(node in induced tree | x); a list of the levels' [R, M, S, batch]:
-          P(y_n = m | x, n reached), each summing to one over m).
+          (reached [nodes, batch]: P(node in induced tree | x); for each level [R, M, S, batch]: P(y_n = m | x, n
+          reached), each summing to one over m).
         """
         values, mixtures = self.upward(leaf_log_probs)
         choices = [softmax(mixture) for mixture in mixtures]
         return self.downward(choices, tf.ones_like(values[self._root]))[0], choices
 
     def most_probable_tree(self, leaf_log_probs):
-        """The induced tree T maximising prod w_nc prod p_l(x_l), by max-product.
-
-        Args:
-          leaf_log_probs: [batch, leaf regions, num_components], nats.
+        """The induced tree T that maximises Π w_nc Π p_l(x_l), by max-product.
 
         Returns:
-          (selected [nodes, batch] of zeros and ones; value [batch]: log of the tree's term in equation 5).
+          (selected [nodes, batch] of zeros and ones; [batch], log of the tree's term in equation 5).
         """
         values, mixtures = self.upward(leaf_log_probs, reduce=_max)
         choices = [tf.one_hot(tf.argmax(mixture, axis=1), mixture.shape[1], axis=1, dtype=mixture.dtype)
