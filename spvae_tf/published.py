@@ -14,26 +14,16 @@ SPLIT_DATASETS = ("mnist", "cifar10")  # whose division by the authors is known
 
 
 class Cell(NamedTuple):
-    """One cell of Tables 1 and 2.
+    """One cell of Tables 1 and 2."""
 
-    Attributes:
-      test_ll: Table 1, 5,000-sample IWAE ELBO on the test set, nats per image.
-      kparams: Table 2, thousands of parameters, cut off.
-      hidden_units, latent_dim: H and n_z that give Table 2's size.
-      logged_val_ll, logged_test_ll: the authors' log of a run of that size, k = 5, the best on validation where there
-        are several; None where there is none.
-      checkpoint: (H, n_z) of the checkpoint behind Table 1 where that is another model than Table 2's, else None.
-      checkpoint_logged: (validation, test) of the authors' log at the checkpoint's size, k = 5.
-    """
-
-    test_ll: int
-    kparams: int
-    hidden_units: int
-    latent_dim: int
-    logged_val_ll: int | None
+    test_ll: int  # Table 1: 5,000-sample IWAE ELBO on the test set, nats per image
+    kparams: int  # Table 2: thousands of parameters, cut off
+    hidden_units: int  # H and
+    latent_dim: int  # n_z that give Table 2's size
+    logged_val_ll: int | None  # the authors' log of a run of that size, k = 5, the best on validation; None: not logged
     logged_test_ll: int | None
-    checkpoint: tuple | None = None
-    checkpoint_logged: tuple | None = None
+    checkpoint: tuple | None = None  # (H, n_z) of the checkpoint behind Table 1 where they are not Table 2's
+    checkpoint_logged: tuple | None = None  # (validation, test) of the authors' log at those sizes, k = 5
 
 
 SIDES = {"mnist": 28, "svhn_cropped": 32, "cifar10": 32}  # of the images, in pixels
@@ -77,12 +67,10 @@ def cell(model, dataset, likelihood):
 
 
 def digitized_sweep():
-    """The low-data sweep of the authors' notebooks, read off their plots; the SPVAE's curves stop early.
+    """Figure 2 as the authors' notebooks plot it: dict key of CELLS -> dict training fraction -> test ELBO, k = 5.
 
-    It is exact to about 1 % of the plotted range, and less so below a fraction of 0.03.
-
-    Returns:
-      dict key of CELLS -> dict training fraction -> test ELBO, k = 5, nats per image.
+    Read off the plots, to about 1 % of the plotted range, and less so below a fraction of 0.03. The SPVAE's curves stop
+    early.
     """
     sweep = {}
     for row in files.read_table(DIGITIZED_SWEEP):
@@ -93,11 +81,9 @@ def digitized_sweep():
 
 
 def authors_runs():
-    """The training runs in the authors' notebooks, of all sizes they tried.
+    """The runs in the authors' notebooks: dict key of CELLS -> dict (H, n_z) -> [(validation ELBO, test ELBO), …].
 
-    Returns:
-      dict key of CELLS -> dict (H, n_z) -> list of (validation ELBO, test ELBO), k = 5, nats per image, best on
-      validation first.
+    k = 5; of runs of the same sizes, the best on validation comes first.
     """
     runs = {}
     for row in files.read_table(AUTHORS_RUNS):
@@ -107,13 +93,6 @@ def authors_runs():
 
 
 def authors_splits(dataset):
-    """The authors' division of a data set's official training images, in the order of their arrays.
-
-    Args:
-      dataset: one of SPLIT_DATASETS.
-
-    Returns:
-      {"train": int positions in the official file [n], "validation": the same}.
-    """
+    """The authors' images of a split, of SPLIT_DATASETS: dict "train", "validation" -> positions in the official file."""
     with np.load(SPLITS) as file:
         return {split: file[f"{dataset}_{split}"].astype(int) for split in ("train", "validation")}

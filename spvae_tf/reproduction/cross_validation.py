@@ -1,66 +1,42 @@
-"""Cross-validation (section 4): the sizes that are tried, the winner by validation, and its test."""
+"""Cross-validation (section 4): the sizes that are tried, the winner by validation, and its test.
+
+A point is the resolved configuration of one pair of sizes. `records` is a dict: the name of a run -> its record.
+"""
 
 import itertools
 import math
-from typing import NamedTuple
 
 from spvae_tf.errors import check_choice
 from spvae_tf.reproduction import workers
 from spvae_tf.training import configuration
 
-
-class Sizes(NamedTuple):
-    """The sizes that are tried, all combinations of them.
-
-    Attributes:
-      hidden_units: H of every layer of an MLP, or the units of a convolutional VAE's fully connected layer.
-      latent_dims: n_z.
-    """
-
-    hidden_units: tuple
-    latent_dims: tuple
-
-
 _VAE_LATENT, _LEAF_LATENT = (1, 2, 5, 25, 50, 100, 150, 200), (1, 2, 5, 25, 50)
+# of each model the H of every layer of an MLP, or the units of a convolutional VAE's fully connected layer; and n_z
 _SECTION_4 = {
-    "SPVAE": Sizes((8, 16, 32), _LEAF_LATENT),
-    "VAE": Sizes((30, 100, 300, 600), _VAE_LATENT),
-    "Conv-SPVAE": Sizes((8, 32, 64), _LEAF_LATENT),
-    "Conv-VAE": Sizes((32, 64, 128), _VAE_LATENT),
+    "SPVAE": ((8, 16, 32), _LEAF_LATENT),
+    "VAE": ((30, 100, 300, 600), _VAE_LATENT),
+    "Conv-SPVAE": ((8, 32, 64), _LEAF_LATENT),
+    "Conv-VAE": ((32, 64, 128), _VAE_LATENT),
 }
 # released: besides, the SPVAE sizes off that grid that stand behind entries of Tables 1 and 2.
-GRIDS = {"paper": _SECTION_4, "released": _SECTION_4 | {"SPVAE": Sizes((8, 16, 30, 32, 100), _LEAF_LATENT)}}
+GRIDS = {"paper": _SECTION_4, "released": _SECTION_4 | {"SPVAE": ((8, 16, 30, 32, 100), _LEAF_LATENT)}}
 
 
 def points(config, grid="paper"):
-    """The resolved configurations of a cross-validation: one for each point of its model's grid, a key of GRIDS."""
+    """The points of a configuration's cross-validation; `grid` is a key of GRIDS."""
     check_choice("grid", grid, GRIDS)
     return [configuration.resolve(config, hidden_units=hidden_units, latent_dim=latent_dim)
             for hidden_units, latent_dim in itertools.product(*GRIDS[grid][config.model])]
 
 
 def select(records):
-    """The winner of a cross-validation: the best validation ELBO, and of equals the smallest model.
-
-    Args:
-      records: of all points. What they say of the test set does not count, nor does a record of a run that diverged.
-
-    Returns:
-      One of them, or None where validation has no finite value.
-    """
+    """The record with the best validation ELBO, of equals that of the smallest model; None where none is finite."""
     sound = [r for r in records if r["val_ll_k5"] is not None and math.isfinite(r["val_ll_k5"])]
     return min(sound, key=lambda r: (-r["val_ll_k5"], r["params"], r["hidden_units"], r["latent_dim"]), default=None)
 
 
 def cross_validations(configs):
-    """The points of each cross-validation; each benchmark, seed and training fraction has one of its own.
-
-    Args:
-      configs: resolved configurations; those of other presets than "grid" are left out.
-
-    Returns:
-      dict name, that of its runs without their sizes -> list of configurations.
-    """
+    """The points among configurations: dict the name of a cross-validation, that of its runs without sizes -> list."""
     found = {}
     for config in configs:
         if config.preset == "grid":
@@ -72,12 +48,7 @@ def cross_validations(configs):
 
 
 def winner(points, records):
-    """The configuration that `select` chooses; None while a point has no record, or where none has a finite ELBO.
-
-    Args:
-      points: of one cross-validation.
-      records: dict name of a run -> its record.
-    """
+    """The point that `select` chooses; None while one has no record, or where none has a finite validation ELBO."""
     if not all(config.name in records for config in points):
         return None
     chosen = select([records[config.name] for config in points])
@@ -89,16 +60,11 @@ def winners(configs, records):
     return [won for points in cross_validations(configs).values() if (won := winner(points, records))]
 
 
-def make_runs(configs, is_tested, results_dir, num_workers=1, on_record=lambda: None):
-    """Makes the runs that are missing: points of a grid with k = 5 alone, and at last the tests of the winners.
+def make_runs(configs, is_tested, results_dir, num_workers, on_record):
+    """Makes the runs that are missing: points with k = 5 alone, and at last the tests of the winners.
 
-    Args:
-      configs: resolved configurations.
-      is_tested: function of a configuration: whether it, or the winner of its grid, is tested with its k too.
-      results_dir, num_workers, on_record: as in workers.make_missing.
-
-    Returns:
-      (dict name of a run -> its record, dict name of a run or a cross-validation -> why it failed).
+    A configuration for which `is_tested` holds, or the winner of its points, is tested with its k too. The other
+    arguments and what it returns are as in workers.make_missing; a cross-validation without a winner is a failure.
     """
     tasks = [workers.Task(config, is_tested(config) and config.preset != "grid") for config in configs]
     records, failures = workers.make_missing(tasks, results_dir, num_workers, on_record)

@@ -1,4 +1,7 @@
-"""Figure 2: how the test ELBO falls when there are fewer training images (section 4.1)."""
+"""Figure 2: how the test ELBO falls when there are fewer training images (section 4.1).
+
+`folder` is `<results_dir>/<protocol>`.
+"""
 
 from pathlib import Path
 
@@ -17,11 +20,7 @@ FIELDS = (*records.FIELDS, "train_fraction")
 
 
 def parse_fractions(words):
-    """The fractions that a flag asks for, ascending, each once.
-
-    Args:
-      words: list of str: a key of FRACTIONS alone, or numbers in (0, 1].
-    """
+    """The fractions that a flag asks for, ascending, each once: a key of FRACTIONS alone, or numbers in (0, 1]."""
     if len(words) == 1 and words[0] in FRACTIONS:
         return FRACTIONS[words[0]]
     try:
@@ -86,48 +85,42 @@ def reproduce(configs, test_fractions, results_dir, num_workers=1):
 # --- the table --------------------------------------------------------------------------------------------------------
 
 def path_of(folder):
-    """Where the sweep's CSV lies in `<results_dir>/<protocol>`."""
+    """The path of the sweep's CSV."""
     return Path(folder) / "low_data_sweep.csv"
 
 
 def write(folder):
-    """Makes low_data_sweep.csv anew from the records in `<results_dir>/<protocol>`: a row for each run.
+    """Makes low_data_sweep.csv anew from the records: a row for each run, of a grid for the winner alone.
 
-    Of a grid the winner alone has a row. The runs on the whole training set are Table 1's; they are rows where the same
-    model has smaller fractions.
+    The runs on the whole training set are Table 1's; they are rows where the same model has smaller fractions.
     """
     def model_of(record):
-        return tuple(record[key] for key in ("model", "dataset", "likelihood", "preset"))
+        return tuple(record[key] for key in (*text.CELL, "preset"))
 
     with files.lock(folder, wait=True):  # or a record that another process adds meanwhile would be missing
-        rows = _sweep_rows(folder)
+        rows = _rows_of_all_fractions(folder)
         swept = {model_of(row) for row in rows if row["train_fraction"] < 1}
         files.write_table(path_of(folder), [row for row in rows if model_of(row) in swept], FIELDS)
 
 
-def _sweep_rows(folder):
-    """The records of all fractions, 1 included, of a grid the winners'."""
-    rows, points, of_points = [], [], {}
+def _rows_of_all_fractions(folder):
+    rows, configs = {}, []
     for record in records.read_records(folder):
         config = configuration.recorded_config(record)
         if set(configuration.changes(config)) <= {"train_fraction"}:  # no other experiment's
-            record["train_fraction"] = config.train_fraction
-            if config.train_fraction < 1:
-                record["paper_test_ll"] = None  # it is of the whole training set
-            if config.preset == "grid":
-                points.append(config)
-                of_points[config.name] = record
-            else:
-                rows.append(record)
-    for found in cross_validation.cross_validations(points).values():
-        there = {config.name: of_points[config.name] for config in found}
-        if winner := cross_validation.winner(cross_validation.points(found[0]), there):
-            rows.append(there[winner.name])
-    return rows
+            theirs = record["paper_test_ll"] if config.train_fraction == 1 else None  # it is of the whole training set
+            rows[config.name] = record | dict(train_fraction=config.train_fraction, paper_test_ll=theirs)
+            configs.append(config)
+    shown = [config for config in configs if config.preset != "grid"]
+    for points in cross_validation.cross_validations(configs).values():
+        there = {config.name: rows[config.name] for config in points}
+        if winner := cross_validation.winner(cross_validation.points(points[0]), there):
+            shown.append(winner)
+    return [rows[config.name] for config in shown]
 
 
 def read(folder, preset):
-    """The rows of `<results_dir>/<protocol>/low_data_sweep.csv` that belong to a preset: dicts with the keys FIELDS."""
+    """The rows of a preset in low_data_sweep.csv, dicts with the keys FIELDS; raises InputError without any."""
     rows = [row for row in records.read_rows(path_of(folder), FIELDS) if row["preset"] == preset]
     if not rows:
         raise InputError(f"{path_of(folder)} holds no sweep of preset {preset!r}")
@@ -137,13 +130,8 @@ def read(folder, preset):
 def losses(rows, field="test_ll_k5"):
     """The nats that each model loses against its own run on the whole training set with the same seed.
 
-    Args:
-      rows: of `read`.
-      field: the test ELBO to compare, "test_ll_k5" or "test_ll"; a row that has None there does not count.
-
-    Returns:
-      dict (data set, likelihood, model) -> dict fraction -> list over seeds of test ELBOs (nats per image) at
-      fraction 1, and of their differences from it at the others, as far as fraction 1 has been run.
+    Returns a dict (data set, likelihood, model) -> dict fraction -> list over seeds: at fraction 1 of test ELBOs, the
+    column "test_ll_k5" or "test_ll", at others of differences from them. A row with None there does not count.
     """
     found = {}
     for row in rows:

@@ -1,4 +1,7 @@
-"""Table 1, reproduced: which runs it needs, making those that are missing, and showing it."""
+"""Table 1, reproduced: which runs it needs, making those that are missing, and showing it.
+
+`folder` is `<results_dir>/<protocol>`; a `config` is resolved.
+"""
 
 import functools
 import itertools
@@ -73,7 +76,7 @@ def _seed(word):
 
 
 def _at_sizes_of_preset(config, grid, cell_of):
-    """A cell's configuration at each of its preset's sizes."""
+    """A cell's configuration, resolved, at each of its preset's sizes."""
     if config.preset == "grid":
         return cross_validation.points(config, grid)
     if config.preset == "checkpoint":
@@ -112,19 +115,19 @@ def reproduce(configs, results_dir, num_workers=1):
     return workers.report(failures)
 
 
-# --- what they would take ---------------------------------------------------------------------------------------------
-
 def dry_run(configs, results_dir):
     """Prints the runs that `reproduce` would make, and what such runs took that are recorded; writes nothing.
+
+    Args:
+      configs, results_dir: as in `reproduce`.
 
     Raises:
       InputError: when a record was made with another configuration.
     """
-    tasks = [workers.Task(config, config.preset != "grid") for config in configs]
-    there, failures = workers.already_there(tasks, results_dir)
+    there, failures = workers.already_there([workers.Task(c, c.preset != "grid") for c in configs], results_dir)
     for reason in failures.values():
         raise InputError(reason)
-    costs = recorded_costs(Path(results_dir) / configs[0].protocol)
+    costs = _recorded_costs(Path(results_dir) / configs[0].protocol)
     for config in configs:
         taken = "; ".join(costs.get(_kind(config), ["no record of such a run"]))
         print(f"{config.name}: {'already there' if config.name in there else taken}")
@@ -135,12 +138,8 @@ def dry_run(configs, results_dir):
     print(f"\n{len(there)} of {len(configs)} runs are there")
 
 
-def recorded_costs(folder):
-    """What training took: dict `_kind` of a run -> list of str, one for each device.
-
-    Args:
-      folder: `<results_dir>/<protocol>`.
-    """
+def _recorded_costs(folder):
+    """What training took: dict `_kind` of a run -> list of str, one for each device."""
     groups, costs = {}, {}
     for record in records.read_records(folder):
         groups.setdefault((_kind(configuration.recorded_config(record)), record["device"]), []).append(record)
@@ -160,10 +159,10 @@ def _kind(config):
 # --- the table --------------------------------------------------------------------------------------------------------
 
 def records_of(folder):
-    """The records in `<results_dir>/<protocol>` that stand for a cell of Table 1, as records.read_records.
+    """The records that stand for a cell of Table 1, as records.read_records.
 
-    A run on part of the training set, or with other settings than cell, sizes and seed, is another experiment: it has
-    no row in the table. For a user's own images nothing is published, and any setting may differ.
+    A run on part of the training set, or with other settings than cell, sizes and seed, is another experiment. For a
+    user's own images nothing is published, and any setting may differ.
     """
     def counts(record):
         changes = configuration.changes(configuration.recorded_config(record))
@@ -173,37 +172,24 @@ def records_of(folder):
 
 
 def write(folder):
-    """Makes table1.csv anew from the records in `<results_dir>/<protocol>`."""
+    """Makes table1.csv anew from the records."""
     with files.lock(folder, wait=True):  # or a record that another process adds meanwhile would be missing
         files.write_table(Path(folder) / "table1.csv", records_of(folder), records.FIELDS)
 
 
 def as_text(tested):
-    """Table 1 as text: mean ± standard deviation over seeds, the paper's number in brackets.
-
-    Args:
-      tested: records of tested runs, of one preset and protocol.
-    """
-    groups, cells = {}, {}
-    for record in tested:
-        groups.setdefault((record["model"], record["dataset"], record["likelihood"]), []).append(record)
-    for key, group in groups.items():
-        theirs = group[0]["paper_test_ll"]
-        cells[key] = (text.mean_of([r["test_ll"] for r in group], digits=0, runs=False)
-                      + ("" if theirs is None else f" ({theirs})"))
+    """Table 1 as text, of records of tested runs of one preset and protocol."""
+    cells, notes = {}, []
+    for key, group in text.grouped(tested, *text.CELL).items():
+        ours, theirs = text.mean_of([r["test_ll"] for r in group], digits=0, runs=False), group[0]["paper_test_ll"]
+        cells[key] = ours if theirs is None else f"{ours} ({theirs})"
+        cell, sizes = published.cell(*key), (group[0]["hidden_units"], group[0]["latent_dim"])
+        if cell and cell.checkpoint and group[0]["preset"] != "grid" and sizes != cell.checkpoint:
+            notes.append(f"The paper's number for {', '.join(key)} belongs to another model: H = {cell.checkpoint[0]}, "
+                         f"n_z = {cell.checkpoint[1]} instead of Table 2's {cell.hidden_units}, {cell.latent_dim}")
     tests = sorted({(r["num_samples"], r["num_test_images"]) for r in tested})
     title = (f"Test ELBO in nats per image, {', '.join(f'k = {k} on {n} images' for k, n in tests)}; "
              "the paper's (k = 5000, whole test set) in brackets")
     if any(r["dataset"].endswith("_sample") for r in tested):
         title += "\nSmall samples and short runs: they show that everything runs, and are not to be compared"
-    notes = [note for key, group in groups.items() if (note := _note(key, group[0]))]
     return "\n".join([title, text.aligned(text.by_model(cells), numbers=True), *notes])
-
-
-def _note(key, record):
-    """What to know of a cell whose published number belongs to a model of other sizes than Table 2's."""
-    cell, sizes = published.cell(*key), (record["hidden_units"], record["latent_dim"])
-    if not cell or not cell.checkpoint or record["preset"] == "grid" or sizes == cell.checkpoint:
-        return None
-    return (f"The paper's number for {', '.join(key)} belongs to another model: H = {cell.checkpoint[0]}, "
-            f"n_z = {cell.checkpoint[1]} instead of Table 2's {cell.hidden_units}, {cell.latent_dim}")

@@ -6,7 +6,7 @@ from spvae_tf import files, published
 from spvae_tf.reproduction import text
 from spvae_tf.spvae import build_model
 
-FIELDS = ("model", "dataset", "likelihood", "params", "paper_kparams")
+FIELDS = (*text.CELL, "params", "paper_kparams")
 
 
 def count_parameters():
@@ -26,6 +26,5 @@ def write(results_dir, rows):
 
 def as_text(rows):
     """The rows of `count_parameters` as a table in text, the paper's thousands in brackets."""
-    cells = {(r["model"], r["dataset"], r["likelihood"]): f"{r['params']:,} ({r['paper_kparams']}k)" for r in rows}
-    return ("Parameters (the paper's, in thousands, in brackets)\n"
-            + text.aligned(text.by_model(cells), numbers=True))
+    cells = {key: f"{row['params']:,} ({row['paper_kparams']}k)" for key, (row,) in text.grouped(rows, *text.CELL).items()}
+    return f"Parameters (the paper's, in thousands, in brackets)\n{text.aligned(text.by_model(cells), numbers=True)}"

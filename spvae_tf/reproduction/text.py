@@ -1,6 +1,6 @@
-"""Tables as text or Markdown, and the numbers in them.
+"""Rows grouped, numbers averaged, tables printed: one way for all of this folder.
 
-A table is a list of lines, each a list of str as long as the first, its head.
+A row is a dict. A table is a list of lines, each a list of str as long as the first, its head.
 """
 
 import math
@@ -8,32 +8,23 @@ import math
 from spvae_tf.model.likelihoods import LIKELIHOODS
 from spvae_tf.spvae import MODELS
 
-
-def aligned(lines, numbers=False):
-    """A table as text in columns; `numbers` says that all columns but the first hold numbers, and end together."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(cell.rjust(width) if numbers and place else cell.ljust(width)
-                               for place, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
+CELL = ("model", "dataset", "likelihood")  # of a row: the key of its cell in published.CELLS
 
 
-def markdown(lines):
-    """A table in Markdown, or "Nothing has been run." where it has only a head."""
-    head, *body = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-    return "\n".join([head, "|" + " --- |" * len(lines[0]), *body]) if body else "Nothing has been run."
+def grouped(rows, *fields):
+    """Rows by the values of some fields: dict tuple -> list of rows, in the order in which they appear."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[field] for field in fields), []).append(row)
+    return groups
 
 
-def by_model(cells):
-    """A table like the paper's: a line for each model, a column for each likelihood and data set.
+def cell_name(row):
+    """The name of a row's cell: its model, data set and likelihood."""
+    return ", ".join(row[field] for field in CELL)
 
-    Args:
-      cells: dict (model, data set, likelihood) -> str.
-    """
-    datasets = dict.fromkeys(dataset for _, dataset, _ in cells)
-    columns = [(d, likelihood) for likelihood in LIKELIHOODS for d in datasets
-               if any((model, d, likelihood) in cells for model in MODELS)]
-    return [["", *map(", ".join, columns)]] + [[model, *(cells.get((model, *column), "—") for column in columns)]
-                                               for model in MODELS if any(key[0] == model for key in cells)]
 
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 def number(value, digits=1, sign=""):
     """A number as text, "—" for None and NaN; the sign "+" is written before positive ones too."""
@@ -54,14 +45,7 @@ def mean_and_deviation(values):
 
 
 def spread(mean, deviation, runs=None, digits=1, sign="", unit=""):
-    """A mean with its standard deviation and the number of runs, "2801.0 ± 1.4 (2)"; "—" without a mean.
-
-    Args:
-      mean, deviation: float; None and NaN are left out.
-      runs: their number, or a text, for the brackets; None leaves them out.
-      digits, sign: as in `number`.
-      unit: written behind the mean.
-    """
+    """Mean, deviation and number of runs, "2801.0 ± 1.4 (2)", without what is None or NaN; "—" without a mean."""
     if mean is None:
         return "—"
     deviation = "" if deviation is None or math.isnan(deviation) else f" ± {deviation:.{digits}f}"
@@ -71,3 +55,27 @@ def spread(mean, deviation, runs=None, digits=1, sign="", unit=""):
 def mean_of(values, digits=1, sign="", unit="", runs=True):
     """`spread` of values, with their number in brackets if `runs`; "—" where there are none."""
     return spread(*mean_and_deviation(values), len(values) if runs else None, digits, sign, unit) if values else "—"
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+def aligned(lines, numbers=False):
+    """A table as text in columns; `numbers` says that all columns but the first hold numbers, and end together."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(cell.rjust(width) if numbers and place else cell.ljust(width)
+                               for place, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
+
+
+def markdown(lines):
+    """A table in Markdown, or "Nothing has been run." where it has only a head."""
+    head, *body = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join([head, "|" + " --- |" * len(lines[0]), *body]) if body else "Nothing has been run."
+
+
+def by_model(cells):
+    """The paper's table of cells, a dict (model, data set, likelihood) -> str: a line for each model."""
+    datasets = dict.fromkeys(dataset for _, dataset, _ in cells)
+    columns = [(dataset, likelihood) for likelihood in LIKELIHOODS for dataset in datasets
+               if any((model, dataset, likelihood) in cells for model in MODELS)]
+    return [["", *map(", ".join, columns)]] + [[model, *(cells.get((model, *column), "—") for column in columns)]
+                                               for model in MODELS if any(key[0] == model for key in cells)]

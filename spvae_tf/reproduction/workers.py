@@ -41,11 +41,7 @@ class Failure(str):
 
 
 def already_there(tasks, results_dir):
-    """The runs that need no more work.
-
-    Returns:
-      (dict name of a run -> its record, dict name of a run -> why its record cannot be used).
-    """
+    """The runs that need no more work, and those whose records cannot be used; returns as `make_missing`."""
     records, failures = {}, {}
     for config, test in tasks:
         try:
@@ -59,16 +55,10 @@ def already_there(tasks, results_dir):
 
 
 def make_missing(tasks, results_dir, workers=1, on_record=lambda: None):
-    """Makes the runs that are not there yet. A run that fails stops no other.
+    """Makes the runs that are not there yet, and calls `on_record` after each. A run that fails stops no other.
 
-    Args:
-      tasks: list of Task.
-      results_dir: folder of results.
-      workers: processes side by side, among which the cores are divided; with 1 the runs are made in this one.
-      on_record: called when a record has been written.
-
-    Returns:
-      (dict name of a run -> its record, dict name of a run -> why it has none).
+    `workers` processes work side by side, among which the cores are divided; with 1 the runs are made in this one.
+    Returns (dict name of a run -> its record, dict name of a run -> why it has none).
     """
     records, failures = already_there(tasks, results_dir)
     for name in records:
@@ -112,11 +102,9 @@ def _summary(record):
 
 def outcomes(tasks, results_dir, workers):
     """Makes runs; yields (Task, its record or a Failure, seconds that it took), as they end."""
-    workers = min(workers, len(tasks))
-    return _side_by_side(tasks, results_dir, workers) if workers > 1 else _one_by_one(tasks, results_dir)
-
-
-def _one_by_one(tasks, results_dir):
+    if len(tasks) > 1 and workers > 1:
+        yield from _side_by_side(tasks, results_dir, min(workers, len(tasks)))
+        return
     maker = _Maker()
     for task in tasks:
         started = _announce(task, results_dir)

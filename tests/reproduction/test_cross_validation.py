@@ -100,7 +100,7 @@ def load_tiny(config):
 def small_world():
     """A grid of three points on small images; functions run eagerly."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(cross_validation.GRIDS, "tiny", {"VAE": cross_validation.Sizes((2,), (1, 2, 3))})
+        patch.setitem(cross_validation.GRIDS, "tiny", {"VAE": ((2,), (1, 2, 3))})
         patch.setattr(run, "load_data", load_tiny)
         tf.config.run_functions_eagerly(True)
         yield

@@ -78,7 +78,7 @@ DRIVER = """
 import runpy, sys
 sys.path.insert(0, {scripts!r})
 from spvae_tf.reproduction import cross_validation
-cross_validation.GRIDS["paper"] = {{"VAE": cross_validation.Sizes((4,), (1, 2))}}
+cross_validation.GRIDS["paper"] = {{"VAE": ((4,), (1, 2))}}
 if __name__ == "__main__":
     runpy.run_path({scripts!r} + "/reproduce_table1.py", run_name="__main__")
 """
@@ -122,7 +122,7 @@ def test_a_killed_worker_costs_one_run_and_two_workers_make_what_one_makes(start
     winner, = (row for row in rows if row["test_ll"] is not None)
     assert winner["val_ll_k5"] == max(row["val_ll_k5"] for row in rows)
 
-    monkeypatch.setitem(cross_validation.GRIDS, "paper", {"VAE": cross_validation.Sizes((4,), (1, 2))})
+    monkeypatch.setitem(cross_validation.GRIDS, "paper", {"VAE": ((4,), (1, 2))})
     assert table1.reproduce(table1.make_configs(
         "grid", "paper", ["VAE"], ["mnist_sample"], ["discrete"], [0], max_batches=8, test_samples=20,
         num_test_images=30), tmp_path / "one") == 0
