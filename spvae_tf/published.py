@@ -93,6 +93,6 @@ def authors_runs():
 
 
 def authors_splits(dataset):
-    """The authors' images of a split, of SPLIT_DATASETS: dict "train", "validation" -> positions in the official file."""
+    """The authors' splits of one of SPLIT_DATASETS: {"train": positions in the official file, "validation": …}."""
     with np.load(SPLITS) as file:
         return {split: file[f"{dataset}_{split}"].astype(int) for split in ("train", "validation")}

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from spvae_tf import published
 from spvae_tf.errors import InputError
-from spvae_tf.reproduction import cross_validation, text
+from spvae_tf.reproduction import cross_validation
+from spvae_tf.reproduction.text import CELL, cell_name, grouped, mean_and_deviation
 from spvae_tf.training import configuration, data, records
 
 TEST_SAMPLES = 5000  # Table 1's k
 TOLERANCE, DEVIATIONS = 0.02, 2  # a cell agrees within 2 % of the published number, or within two deviations over seeds
-CELL = ("model", "dataset", "likelihood")
 SIZES = ("Table 2's", "the checkpoint's", "by validation", "others")
 FIELDS = (*CELL, "sizes", "hidden_units", "latent_dim", "runs", "test_ll", "test_ll_std",
           "paper_test_ll", "compared_with", "difference", "difference_per_pixel", "difference_percent", "val_ll_k5",
@@ -40,26 +40,10 @@ def _read(folder):
     return [row for row in records.read_rows(Path(folder) / "table1.csv") if row["test_ll"] is not None]
 
 
-def grouped(rows, *fields):
-    """Rows by the values of some fields: dict tuple -> list of rows, in the order in which they appear."""
-    groups = {}
-    for row in rows:
-        groups.setdefault(tuple(row[field] for field in fields), []).append(row)
-    return groups
-
-
-def cell_name(row):
-    """The name of a row's cell: its model, data set and likelihood."""
-    return ", ".join(row[field] for field in CELL)
-
-
 # --- which runs count -------------------------------------------------------------------------------------------------
 
 def why_partial(row):
-    """What keeps a run from counting as Table 1, as a list of texts; it is empty for a whole run.
-
-    Early stopping has ended a whole run, and it was tested with k = 5,000 on the whole test set.
-    """
+    """What keeps a run from counting as Table 1, a list of texts: its k, its test images, the end of its training."""
     images = TEST_IMAGES[row["dataset"]]
     reasons = {f"k = {row['num_samples']}": row["num_samples"] != TEST_SAMPLES,
                f"{row['num_test_images']} of {images} test images": row["num_test_images"] != images,
@@ -120,45 +104,36 @@ def compare_protocols(results_dir):
 
 def _compare(key, cell, sizes, rows):
     """A row of `compare` for runs of one kind of sizes, at least one."""
-    used, partial = counted(rows)
+    used, left_out = counted(rows)
     row = dict(zip(CELL, key)) | dict(sizes=sizes, runs=len(used), paper_test_ll=cell.test_ll)
     for size in ("hidden_units", "latent_dim"):
         row[size] = used[0][size] if len({run[size] for run in used}) == 1 else None
     for field in ("test_ll", "val_ll_k5", "test_ll_k5"):
-        row[field], deviation = text.mean_and_deviation([run[field] for run in used])
+        row[field], deviation = mean_and_deviation([run[field] for run in used])
         row[f"{field}_std"] = deviation if len(used) > 1 else None
     row["logged_val_ll_k5"], row["logged_test_ll_k5"] = {
         "Table 2's": (cell.logged_val_ll, cell.logged_test_ll),
         "the checkpoint's": cell.checkpoint_logged}.get(sizes, (None, None))
-    notes = [partial] if partial else []
-    field, theirs, source = "test_ll", cell.test_ll, TABLE_1
+    field, theirs, source, note = "test_ll", cell.test_ll, TABLE_1, ""
     if cell.checkpoint and sizes == "Table 2's":
         field, theirs, source = "test_ll_k5", cell.logged_test_ll, LOG
-        notes.append("Table 1's number belongs to another checkpoint, H = {}, n_z = {}".format(*cell.checkpoint))
+        note = "Table 1's number belongs to another checkpoint, H = {}, n_z = {}".format(*cell.checkpoint)
     if sizes == "others":
-        notes.append("neither Table 2's sizes nor found by validation")
+        note = "neither Table 2's sizes nor found by validation"
     difference = row[field] - theirs
-    is_partial = why_partial(used[0]) or sizes == "others"
+    agrees = abs(difference) <= max(TOLERANCE * abs(theirs), DEVIATIONS * (row[f"{field}_std"] or 0))
+    partial = why_partial(used[0]) or sizes == "others"
     return row | dict(
         compared_with=source, difference=difference, difference_per_pixel=difference / published.SIDES[key[1]] ** 2,
-        difference_percent=100 * difference / abs(theirs), note="; ".join(notes),
-        verdict="partial" if is_partial else _verdict([run[field] for run in used], theirs))
-
-
-def _verdict(values, theirs):
-    mean, deviation = text.mean_and_deviation(values)  # of a single value the deviation is NaN: nothing lies within
-    close = abs(mean - theirs) <= TOLERANCE * abs(theirs) or abs(mean - theirs) <= DEVIATIONS * deviation
-    return "agrees" if close else "disagrees"
+        difference_percent=100 * difference / abs(theirs), note="; ".join(filter(None, (left_out, note))),
+        verdict="partial" if partial else "agrees" if agrees else "disagrees")
 
 
 def compare_sizes(rows):
-    """Adds to the rows of table2.csv `difference`, in thousands, `difference_percent` and `verdict`."""
-    compared = []
-    for row in rows:
-        difference = row["params"] // 1000 - row["paper_kparams"]  # the paper's are cut off
-        compared.append(row | dict(difference=difference, difference_percent=100 * difference / row["paper_kparams"],
-                                   verdict="disagrees" if difference else "agrees"))
-    return compared
+    """The rows of table2.csv with `difference`, in thousands, `difference_percent` and `verdict` besides."""
+    differences = [row["params"] // 1000 - row["paper_kparams"] for row in rows]  # the paper's are cut off
+    return [row | dict(difference=difference, difference_percent=100 * difference / row["paper_kparams"],
+                       verdict="disagrees" if difference else "agrees") for row, difference in zip(rows, differences)]
 
 
 def disagreements(compared, sizes=()):

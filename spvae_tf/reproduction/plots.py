@@ -1,21 +1,25 @@
 """Plots of runs as PNGs, drawn from committed records and CSVs alone; log-likelihoods are nats per image."""
 
+import functools
 import math
 from pathlib import Path
 
 import matplotlib.figure
 import matplotlib.lines
 import matplotlib.ticker
+import numpy as np
 
 from spvae_tf import files, published
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import beyond, compare, report, table1, text
-from spvae_tf.reproduction.compare import grouped
+from spvae_tf.reproduction.text import grouped
 
 # colours that differ in lightness too, so that they survive grey printing (Okabe & Ito)
 COLOURS = {"SPVAE": "#0072B2", "VAE": "#E69F00", "Conv-SPVAE": "#56B4E9", "Conv-VAE": "#B35A00"}
 DATASET_STYLES = {"mnist": ("#0072B2", "o"), "svhn_cropped": ("#35124A", "^"), "cifar10": ("#E69F00", "s")}
+OTHER_STYLE = ("black", "D")
 PROTOCOL_STYLES = (("s", "none", 0.12), ("o", "full", -0.12))  # marks that can be told apart in grey
+LINE_STYLES = {model: "--" if "SPVAE" in model else "-" for model in COLOURS}
 TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 
@@ -41,7 +45,7 @@ def _legend_below(figure):
 
 
 def of_results(results_dir, folder):
-    """Draws the plots of RESULTS.md that are made from several CSVs; returns their paths in `folder`."""
+    """Draws the plots of RESULTS.md that are made from several CSVs into a folder; returns their paths."""
     paths = [Path(folder) / name for name in ("ours_against_paper.png", "tightness.png")]
     ours_against_paper(compare.compare_protocols(results_dir), paths[0])
     tightness(report.useful_rows(results_dir), paths[1])
@@ -52,21 +56,21 @@ def of_results(results_dir, folder):
 
 def ours_against_paper(compared, path):
     """Ours (compare.compare_protocols) beside the paper's at Table 2's sizes, a panel for each benchmark."""
-    benchmarks = [key for key in report.BENCHMARKS
-                  if any((r["dataset"], r["likelihood"]) == key and r["runs"] for c in compared.values() for r in c)]
+    run = {(row["dataset"], row["likelihood"]) for rows in compared.values() for row in rows if row["runs"]}
+    benchmarks = [benchmark for benchmark in report.BENCHMARKS if benchmark in run]
     figure, all_axes = panels(len(benchmarks), 3.4, 3.6)
     models = list(COLOURS)
-    for axes, key in zip(all_axes, benchmarks):
-        axes.set(title=", ".join(key), ylabel="test ELBO, k = 5000 (nats per image)", xlim=(-0.5, 3.5))
+    for axes, benchmark in zip(all_axes, benchmarks):
+        axes.set(title=", ".join(benchmark), ylabel="test ELBO, k = 5000 (nats per image)", xlim=(-0.5, 3.5))
         axes.set_xticks(range(4), models, fontsize=8)
-        cells = [published.CELLS[model, *key] for model in models]
+        cells = [published.CELLS[model, *benchmark] for model in models]
         axes.plot(range(4), [math.nan if c.checkpoint else c.test_ll for c in cells], "k_", ms=22, mew=2, label="paper")
         axes.plot(range(4), [c.test_ll if c.checkpoint else math.nan for c in cells], "kx", ms=7,
                   label="paper, of a checkpoint of other sizes")
         for (protocol, rows), (marker, fill_style, shift) in zip(compared.items(), PROTOCOL_STYLES):
-            rows = [row for cell, row in report.whole_cells(rows).items() if cell[1:] == key]
-            deviations = [math.nan if row["test_ll_std"] is None else row["test_ll_std"] for row in rows]  # NaN: no bar
-            axes.errorbar([models.index(row["model"]) + shift for row in rows], [row["test_ll"] for row in rows],
+            ours = [row for cell, row in report.whole_cells(rows).items() if cell[1:] == benchmark]
+            deviations = np.array([row["test_ll_std"] for row in ours], float)  # NaN of a single run: no bar
+            axes.errorbar([models.index(row["model"]) + shift for row in ours], [row["test_ll"] for row in ours],
                           deviations, fmt=marker, fillstyle=fill_style, color="0.3", ms=6, capsize=3, lw=1,
                           label=f"ours, protocol {protocol}")
         axes.grid(axis="y", alpha=0.3)
@@ -77,40 +81,43 @@ def ours_against_paper(compared, path):
 def learning_curves(folder, path):
     """Validation ELBO (k = 5) against batches of Table 1's runs at Table 2's sizes, a panel for each benchmark.
 
+    Args:
+      folder: `<results_dir>/<protocol>`.
+      path: of the PNG.
+
     Raises:
-      InputError: when `<results_dir>/<protocol>` holds no such run.
+      InputError: when the folder holds no such run.
     """
-    records = [r for r in table1.records_of(folder) if r["preset"] == "tuned" and r["dataset"] in published.DATASETS
-               and (Path(folder) / "curves" / f"{r['name']}.csv").exists()]
-    if not records:
+    runs = [record | {"curve": files.read_table(curve)} for record in table1.records_of(folder)
+            if record["preset"] == "tuned" and record["dataset"] in published.DATASETS
+            and (curve := Path(folder) / "curves" / f"{record['name']}.csv").exists()]
+    if not runs:
         raise InputError(f"{folder} holds no finished runs of Table 1 with Table 2's sizes")
-    benchmarks = grouped(records, "dataset", "likelihood")
+    benchmarks = grouped(runs, "dataset", "likelihood")
     figure, all_axes = panels(len(benchmarks), 5.2, 3.8)
     for axes, (benchmark, runs) in zip(all_axes, benchmarks.items()):
-        _draw_curves(axes, folder, runs)
+        _draw_curves(axes, runs)
         axes.set(title=", ".join(benchmark), xlabel="batches of 128 images",
                  ylabel="validation ELBO, k = 5 (nats per image)")
     save(figure, path)
 
 
-def _draw_curves(axes, folder, records):
-    lows, highs = [], []
-    for (model, dataset, likelihood), runs in grouped(records, "model", "dataset", "likelihood").items():
-        colour = COLOURS[model]
-        for n, record in enumerate(runs):
-            rows = files.read_table(Path(folder) / "curves" / f"{record['name']}.csv")
-            values = [row["val_ll"] for row in rows]
-            axes.plot([row["batch"] for row in rows], values, color=colour, lw=1.2, label=None if n else model)
-            axes.plot(record["best_batch"], record["val_ll_k5"], "o", color=colour, ms=4)
-            lows.append(values[min(3, len(values) - 1)])  # the first validations are far below
-            highs.append(max(values))
-        logged = published.CELLS[model, dataset, likelihood].logged_val_ll
+def _draw_curves(axes, runs):
+    """A panel: records with their `curve`, and the authors' logs as dotted lines."""
+    for (model,), of_model in grouped(runs, "model").items():
+        for n, run in enumerate(of_model):
+            batches, values = zip(*((row["batch"], row["val_ll"]) for row in run["curve"]))
+            axes.plot(batches, values, color=COLOURS[model], lw=1.2, label=None if n else model)
+            axes.plot(run["best_batch"], run["val_ll_k5"], "o", color=COLOURS[model], ms=4)
+        logged = published.cell(model, run["dataset"], run["likelihood"]).logged_val_ll
         if logged is not None:
-            axes.axhline(logged, color=colour, ls=":", lw=1)
+            axes.axhline(logged, color=COLOURS[model], ls=":", lw=1)
             axes.annotate(f"authors' log, {model}", (0.3, logged), va="bottom", xycoords=("axes fraction", "data"),
-                          fontsize=7, color=colour)
-    margin = 0.1 * (max(highs) - min(lows)) or 1
-    axes.set_ylim(min(lows) - margin, max(highs) + 2 * margin)
+                          fontsize=7, color=COLOURS[model])
+    low = min(run["curve"][:4][-1]["val_ll"] for run in runs)  # the first validations are far below
+    high = max(row["val_ll"] for run in runs for row in run["curve"])
+    margin = 0.1 * (high - low) or 1
+    axes.set_ylim(low - margin, high + 2 * margin)
     axes.legend(frameon=False, loc="lower right")
 
 
@@ -135,7 +142,11 @@ def low_data_sweep(rows, path):
     """Figure 2: test ELBO against the fraction of the training set, continuous left, discrete right.
 
     Lines are k = 5 (mean over seeds, bars are standard deviations), crosses the larger k where there is one; grey is
-    the authors' sweep, digitised from their notebooks. `rows` are of figure2.read.
+    the authors' sweep, digitised from their notebooks.
+
+    Args:
+      rows: of figure2.read.
+      path: of the PNG.
 
     Raises:
       InputError: when every run diverged.
@@ -146,25 +157,38 @@ def low_data_sweep(rows, path):
     likelihoods = sorted(grouped(rows, "likelihood").items())
     figure, all_axes = panels(len(likelihoods), 5.2, 4.2)
     for axes, ((likelihood,), some) in zip(all_axes, likelihoods):
-        _draw_sweep(axes, some)
-        axes.set(title=likelihood, xlabel="fraction of the training images", ylabel="test ELBO (nats per image)")
+        for (dataset, model), runs in grouped(some, "dataset", "model").items():
+            _draw_model(axes, dataset, model, likelihood, runs)
+        _finish_fractions(axes)
+        axes.set(title=likelihood, ylabel="test ELBO (nats per image)")
     figure.legend(handles=_sweep_legend(rows), frameon=False, loc="outside lower center", ncols=4, fontsize=9)
     save(figure, path)
 
 
-def _draw_sweep(axes, rows):
-    points = {}  # data set -> (fraction, test ELBO, colour) of every point
-    for (dataset, model, likelihood), runs in grouped(rows, "dataset", "model", "likelihood").items():
-        theirs = published.digitized_sweep().get((model, dataset, likelihood), {})
-        axes.plot(theirs.keys(), theirs.values(), color="0.85", ls=_line_style(model), lw=3, zorder=1)
-        colour, marker = _dataset_style(dataset)
-        points.setdefault(dataset, []).extend(_draw_means(
-            axes, runs, "test_ll_k5", color=colour, ls=_line_style(model), marker=marker, ms=4, lw=1.5, zorder=3))
-        if tested := [row for row in runs if row["test_ll"] is not None]:
-            fractions, means, _ = _over_seeds(tested, "test_ll")
-            axes.plot(fractions, means, "x", color=colour, ms=6, mew=1.5, zorder=3)
-    _fraction_axis(axes)
-    _mark_points_far_below(axes, points.values())
+def _draw_model(axes, dataset, model, likelihood, rows):
+    theirs = published.digitized_sweep().get((model, dataset, likelihood), {})
+    axes.plot(theirs.keys(), theirs.values(), color="0.85", ls=LINE_STYLES[model], lw=3, zorder=1)
+    colour, marker = DATASET_STYLES.get(published.whole_name(dataset), OTHER_STYLE)
+    axes.errorbar(*_over_seeds(rows, "test_ll_k5"), color=colour, ls=LINE_STYLES[model], marker=marker, ms=4, lw=1.5,
+                  capsize=3, zorder=3)
+    if tested := [row for row in rows if row["test_ll"] is not None]:
+        fractions, means, _ = _over_seeds(tested, "test_ll")
+        axes.plot(fractions, means, "x", color=colour, ms=6, mew=1.5, zorder=3)
+
+
+def _sweep_legend(rows):
+    line = functools.partial(matplotlib.lines.Line2D, [], [])
+    handles = []
+    for dataset, in grouped(rows, "dataset"):
+        colour, marker = DATASET_STYLES.get(published.whole_name(dataset), OTHER_STYLE)
+        handles.append(line(label=dataset, color=colour, marker=marker, ls=""))
+    for model, in grouped(rows, "model"):
+        handles.append(line(label=f"{model}, k = 5", color="black", ls=LINE_STYLES[model]))
+    for k in sorted({row["num_samples"] for row in rows} - {None}):
+        handles.append(line(label=f"k = {k}", color="black", marker="x", ls=""))
+    if published.digitized_sweep().keys() & grouped(rows, "model", "dataset", "likelihood").keys():
+        handles.append(line(label="authors' notebooks, k = 5", color="0.85", lw=3))
+    return handles
 
 
 def tightness(rows, path):
@@ -176,25 +200,14 @@ def tightness(rows, path):
                                 "dataset", "likelihood", "protocol").items())
     figure, all_axes = panels(len(benchmarks), 5.2, 3.8)
     for axes, (benchmark, some) in zip(all_axes, benchmarks):
-        points = []
         for (model, setting), runs in grouped(some, "model", "setting").items():
-            by_encoder = setting == beyond.AMORTISED
-            points += _draw_means(
-                axes, runs, "value", color=COLOURS[model], marker="o", ms=5, label=f"{model}, {setting}",
-                ls="--" if by_encoder else "-", fillstyle="none" if by_encoder else "full")
-        _fraction_axis(axes)
-        _mark_points_far_below(axes, [points])
-        axes.set(title="{}, {}, protocol {}".format(*benchmark), xlabel="fraction of the training images",
-                 ylabel="bound of log p(image), nats per image")
+            line_style, fill_style = ("--", "none") if setting == beyond.AMORTISED else ("-", "full")
+            axes.errorbar(*_over_seeds(runs, "value"), color=COLOURS[model], marker="o", ms=5, capsize=3,
+                          label=f"{model}, {setting}", ls=line_style, fillstyle=fill_style)
+        _finish_fractions(axes)
+        axes.set(title="{}, {}, protocol {}".format(*benchmark), ylabel="bound of log p(image), nats per image")
     _legend_below(figure)
     save(figure, path)
-
-
-def _draw_means(axes, rows, field, color, **style):
-    """A line of means over seeds with bars of their deviations; returns its points, (fraction, mean, colour)."""
-    fractions, means, deviations = _over_seeds(rows, field)
-    axes.errorbar(fractions, means, deviations, color=color, capsize=3, **style)
-    return [(fraction, mean, color) for fraction, mean in zip(fractions, means)]
 
 
 def _over_seeds(rows, field):
@@ -204,54 +217,24 @@ def _over_seeds(rows, field):
         text.mean_and_deviation([row[field] for row in runs]) for _, runs in groups))
 
 
-def _fraction_axis(axes):
-    """Makes the fraction axis of drawn lines readable at both ends: logarithmic, in per cent."""
+def _finish_fractions(axes):
+    """Makes drawn means readable: fractions to scale at both ends, and a collapsed model does not flatten all else."""
     axes.set_xscale("log")
     axes.set_xticks(TICKS, [text.per_cent(tick) for tick in TICKS])
     axes.minorticks_off()
     axes.set_xlim(min(min(line.get_xdata(), default=1) for line in axes.lines) / 1.35, 1.2)
+    axes.set_xlabel("fraction of the training images")
     axes.grid(alpha=0.3)
-
-
-def _mark_points_far_below(axes, points):
-    """Keeps a collapsed model from flattening all else: its values stand as numbers at the lower edge.
-
-    `points` has of each data set a list of (fraction, value, colour). Points are compared with those of their own.
-    """
-    below, others = [], []
-    for of_dataset in points:
-        values = sorted(value for _, value, _ in of_dataset)
-        quartile = values[len(values) // 4]
-        limit = quartile - 5 * (values[-1] - quartile)
-        below += [point for point in of_dataset if point[1] < limit]
-        others += [value for value in values if value >= limit]
-    if below:
-        lowest = min(others)
-        top = max(max(line.get_ydata(), default=lowest) for line in axes.lines)
-        axes.set_ylim(lowest - 0.25 * (top - lowest), top + 0.08 * (top - lowest))
-    for fraction, value, colour in below:
-        axes.annotate(f"{value:.0f}".replace("-", "−"), (fraction, 0.01), (0, 16), color=colour, ha="center",
-                      fontsize=8, xycoords=("data", "axes fraction"), textcoords="offset points",
-                      arrowprops=dict(arrowstyle="->", color=colour))
-
-
-def _line_style(model):
-    return "--" if "SPVAE" in model else "-"
-
-
-def _dataset_style(dataset):
-    return DATASET_STYLES.get(published.whole_name(dataset), ("black", "D"))
-
-
-def _sweep_legend(rows):
-    def line(label, **style):
-        return matplotlib.lines.Line2D([], [], label=label, **style)
-
-    styles = {dataset: _dataset_style(dataset) for dataset, in grouped(rows, "dataset")}
-    handles = [line(dataset, color=colour, marker=marker, ls="") for dataset, (colour, marker) in styles.items()]
-    handles += [line(f"{model}, k = 5", color="black", ls=_line_style(model)) for model, in grouped(rows, "model")]
-    handles += [line(f"k = {k}", color="black", marker="x", ls="")
-                for k in sorted({row["num_samples"] for row in rows} - {None})]
-    if published.digitized_sweep().keys() & grouped(rows, "model", "dataset", "likelihood").keys():
-        handles.append(line("authors' notebooks, k = 5", color="0.85", lw=3))
-    return handles
+    points = [(*point, line.get_color()) for line, *_ in axes.containers for point in line.get_xydata()]
+    values = sorted(value for _, value, _ in points)
+    quartile = values[len(values) // 4]
+    limit = quartile - 5 * (values[-1] - quartile)
+    if values[0] < limit:
+        low = min(value for value in values if value >= limit)
+        high = max(max(line.get_ydata(), default=low) for line in axes.lines)
+        axes.set_ylim(low - 0.25 * (high - low), high + 0.08 * (high - low))
+    for fraction, value, colour in points:
+        if value < limit:  # it stands as a number at the lower edge
+            axes.annotate(f"{value:.0f}".replace("-", "−"), (fraction, 0.01), (0, 16), color=colour, ha="center",
+                          fontsize=8, xycoords=("data", "axes fraction"), textcoords="offset points",
+                          arrowprops=dict(arrowstyle="->", color=colour))

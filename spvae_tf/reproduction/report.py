@@ -1,17 +1,18 @@
 """The generated blocks of RESULTS.md and README.md: every number on them, recomputed from the CSVs that the runs left.
 
-A table is a list of lines, each a list of str; the first is its head. Log-likelihoods are nats per image, k = 5,000
-where not said otherwise; "±" is over seeds, and the number of runs stands in brackets.
+Tables are text.py's, `rows` those of a CSV, `compared` of compare.compare. Log-likelihoods are nats per image,
+k = 5,000 where not said otherwise; "±" is over seeds, and the number of runs stands in brackets.
 """
 
-import math
 import re
 from pathlib import Path
+
+import numpy as np
 
 from spvae_tf import files, published
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import beyond, compare, figure2, text
-from spvae_tf.reproduction.compare import cell_name, grouped
+from spvae_tf.reproduction.text import CELL, cell_name, grouped
 from spvae_tf.spvae import MODELS
 from spvae_tf.training import records
 
@@ -27,26 +28,26 @@ SUBSET_COMMAND = (
 def results_blocks(results_dir):
     """The blocks of RESULTS.md: dict name -> Markdown.
 
-    `results_dir` holds table2.csv, `<protocol>`/table1.csv, `<protocol>`/low_data_sweep.csv, usefulness.csv and
-    svhn_subset/`<protocol>`/table1.csv; what is missing of the latter four has not been run.
+    Args:
+      results_dir: folder with table2.csv, and, as far as it has been run, `<protocol>/table1.csv`,
+        `<protocol>/low_data_sweep.csv`, usefulness.csv and `svhn_subset/<protocol>/table1.csv`.
     """
     folder = Path(results_dir)
-    rows = compare.read_protocols(folder)
-    compared = compare.compare_protocols(folder)
-    useful = useful_rows(folder)
-    tables = {"margins": margins(compared), "the authors' choice": authors_choice(),
+    useful, small = useful_rows(folder), subset(folder)
+    tables = {"margins": margins(compare.compare_protocols(folder)), "the authors' choice": authors_choice(),
               "usefulness": usefulness([row for row in useful if row["train_fraction"] == 1]),
-              "bounds": bounds(useful),
+              "bounds": bounds(useful), "svhn subset": small,
               "table 2": table2(compare.compare_sizes(files.read_table(folder / "table2.csv")))}
-    for protocol in rows:
-        tables |= {f"table 1, {protocol}": table1(compared[protocol]),
-                   f"validation, {protocol}": at_k5(compared[protocol]),
-                   f"less data, {protocol}": less_data(folder / protocol),
-                   f"cost, {protocol}": cost(rows[protocol])}
-    blocks = {name: text.markdown(lines) for name, lines in tables.items()}
-    blocks |= {f"not run, {protocol}": commands_for_missing(rows[protocol], protocol) for protocol in rows}
-    command = "" if len(small := subset(folder)) > 1 else f"\n\n```bash\n{SUBSET_COMMAND}\n```"
-    return blocks | {"svhn subset": text.markdown(small) + command}
+    commands = {}
+    for protocol, rows in compare.read_protocols(folder).items():
+        compared = compare.compare(rows)
+        tables |= {f"table 1, {protocol}": table1(compared), f"validation, {protocol}": at_k5(compared),
+                   f"less data, {protocol}": less_data(folder / protocol), f"cost, {protocol}": cost(rows)}
+        commands[f"not run, {protocol}"] = commands_for_missing(rows, protocol)
+    blocks = {name: text.markdown(lines) for name, lines in tables.items()} | commands
+    if len(small) == 1:
+        blocks["svhn subset"] += f"\n\n```bash\n{SUBSET_COMMAND}\n```"
+    return blocks
 
 
 def readme_blocks(results_dir):
@@ -55,7 +56,11 @@ def readme_blocks(results_dir):
 
 
 def fill(page, blocks):
-    """A page's text with its blocks made anew, between the marks `<!-- begin: name -->` and `<!-- end: name -->`.
+    """A page's text with its blocks made anew, each between the marks `<!-- begin: name -->` and `<!-- end: name -->`.
+
+    Args:
+      page: text of the page.
+      blocks: dict name -> Markdown.
 
     Raises:
       InputError: when the page has other blocks than these, or marks that do not match.
@@ -107,7 +112,7 @@ def table2(sizes):
 
 def whole_cells(compared):
     """The cells run as a whole at Table 2's sizes: dict (model, data set, likelihood) -> row."""
-    return {tuple(row[field] for field in compare.CELL): row for row in compared
+    return {tuple(row[field] for field in CELL): row for row in compared
             if row["sizes"] == "Table 2's" and row["verdict"] in ("agrees", "disagrees")}
 
 
@@ -124,59 +129,53 @@ def summary(compared):
 
 def margins(compared):
     """By how much the model with an SPN beats the one without, at Table 2's sizes; in brackets the runs of either."""
-    lines = [["benchmark", "difference", "published", *(f"protocol {name}" for name in compared)]]
+    whole = {protocol: whole_cells(rows) for protocol, rows in compared.items()}
+    lines = [["benchmark", "difference", "published", *(f"protocol {name}" for name in whole)]]
     for pair in PAIRS:
         for benchmark in BENCHMARKS:
             keys = [(model, *benchmark) for model in pair]
             one, other = (published.CELLS[key] for key in keys)
             mark = " *" if one.checkpoint or other.checkpoint else ""
             lines.append([", ".join(benchmark), " − ".join(pair), f"{one.test_ll - other.test_ll:+d}{mark}",
-                          *(_margin(*map(whole_cells(rows).get, keys)) for rows in compared.values())])
+                          *(_margin(*map(cells.get, keys)) for cells in whole.values())])
     return lines
 
 
 def _margin(one, other):
     if one is None or other is None:
         return "—"
-    # of a difference of two runs: the root of the sum of both variances over seeds
-    deviation = math.hypot(*(math.nan if row["test_ll_std"] is None else row["test_ll_std"] for row in (one, other)))
+    deviation = np.hypot(*np.array([one["test_ll_std"], other["test_ll_std"]], float))  # the variances add up
     return text.spread(one["test_ll"] - other["test_ll"], deviation, f"{one['runs']}, {other['runs']}", sign="+")
 
 
 def authors_choice():
     """The sizes behind Table 1 among all that the authors logged, by the validation ELBO (k = 5) of their best run."""
+    lines = [["cell", "sizes logged", "Table 2's H, n_z: validation (place)",
+              *(f"{place}." for place in range(1, BEST + 1)), "sizes run twice: differences"]]
     runs = published.authors_runs()
-
-    def value(size, logged):
-        return "{}, {}: {:.0f}".format(*size, logged[size][0][0])
-
-    def line(key, cell):
+    for key, cell in published.CELLS.items():
         logged, chosen = runs[key], (cell.hidden_units, cell.latent_dim)
-        order = sorted(logged, key=lambda size: logged[size][0], reverse=True)
-        place = (f"{value(chosen, logged)} ({order.index(chosen) + 1}.)" if chosen in logged
+        order = sorted(logged, key=logged.get, reverse=True)  # by the best run of each
+        shown = {size: "{}, {}: {:.0f}".format(*size, logged[size][0][0]) for size in order}
+        place = (f"{shown[chosen]} ({order.index(chosen) + 1}.)" if chosen in logged
                  else "{}, {}: not logged".format(*chosen))
         twice = sorted(values[0][0] - values[-1][0] for values in logged.values() if len(values) > 1)
-        return [", ".join(key), str(len(order)), place, *(value(size, logged) for size in order[:BEST]),
-                ", ".join(f"{difference:.0f}" for difference in twice) or "—"]
-
-    return [["cell", "sizes logged", "Table 2's H, n_z: validation (place)",
-             *(f"{place}." for place in range(1, BEST + 1)), "sizes run twice: differences"],
-            *(line(key, cell) for key, cell in published.CELLS.items())]
+        lines.append([", ".join(key), str(len(order)), place, *list(shown.values())[:BEST],
+                      ", ".join(f"{difference:.0f}" for difference in twice) or "—"])
+    return lines
 
 
 def cost(rows):
     """What the runs of each cell and its sizes took."""
-    def line(name, sizes, group):
-        by_device = sorted(grouped(group, "device").items())
-        mean = {field: sum(row[field] for row in group) / len(group) for field in ("batches", "best_batch")}
-        return [name, "{}, {}".format(*sizes), str(len(group)), f"{mean['batches']:.0f}", f"{mean['best_batch']:.0f}",
-                "; ".join(f"{sum(row['train_seconds'] for row in runs) / 3600:.2f}" for _, runs in by_device),
-                "; ".join(device for (device,), _ in by_device)]
-
-    groups = grouped([row for row in rows if row["dataset"] in published.DATASETS],
-                     *compare.CELL, "hidden_units", "latent_dim")
-    return [["cell", "H, n_z", "runs", "batches", "best after", "hours of training, all runs", "device"],
-            *(line(", ".join(key[:3]), key[3:], group) for key, group in groups.items())]
+    lines = [["cell", "H, n_z", "runs", "batches", "best after", "hours of training, all runs", "device"]]
+    whole = [row for row in rows if row["dataset"] in published.DATASETS]
+    for (*key, hidden_units, latent_dim), group in grouped(whole, *CELL, "hidden_units", "latent_dim").items():
+        hours = {device: sum(row["train_seconds"] for row in runs) / 3600
+                 for (device,), runs in sorted(grouped(group, "device").items())}
+        means = [sum(row[field] for row in group) / len(group) for field in ("batches", "best_batch")]
+        lines.append([", ".join(key), f"{hidden_units}, {latent_dim}", str(len(group)), *map("{:.0f}".format, means),
+                      "; ".join(map("{:.2f}".format, hours.values())), "; ".join(hours)])
+    return lines
 
 
 def commands_for_missing(rows, protocol):
@@ -185,7 +184,7 @@ def commands_for_missing(rows, protocol):
     for key, cell in published.CELLS.items():
         model, dataset, likelihood = key
         for preset, sizes in (("tuned", "Table 2's"), ("checkpoint", "the checkpoint's")):
-            done = {row["seed"] for row in grouped(rows, *compare.CELL).get(key, ())
+            done = {row["seed"] for row in grouped(rows, *CELL).get(key, ())
                     if compare.sizes_of(row, cell) == sizes and not compare.why_partial(row)}
             left = [seed for seed in range(SEEDS[model]) if seed not in done][:max(SEEDS[model] - len(done), 0)]
             if left and (preset == "tuned" or cell.checkpoint):
@@ -219,10 +218,7 @@ def subset(results_dir):
 
 
 def less_data(folder):
-    """Figure 2 as a table: the test ELBO on the whole training set, and what a part of it costs, paired by seed.
-
-    Only runs count that early stopping ended, for k = 5,000 only those tested on all test images.
-    """
+    """Figure 2 as a table, of whole runs: on the whole training set, and what a part of it costs, paired by seed."""
     rows = [row for row in records.read_rows(figure2.path_of(folder), figure2.FIELDS)
             if row["dataset"] in published.DATASETS and not compare.cut_off(row)]
     fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
@@ -245,7 +241,7 @@ def less_data(folder):
 def useful_rows(results_dir):
     """The rows of usefulness.csv at Table 2's sizes and settings."""
     def is_table2s(row):
-        cell = published.CELLS.get(tuple(row[field] for field in compare.CELL))
+        cell = published.CELLS.get(tuple(row[field] for field in CELL))
         return cell and (row["hidden_units"], row["latent_dim"], row["changes"]) == (
             cell.hidden_units, cell.latent_dim, beyond.NOTHING)
 
@@ -276,8 +272,8 @@ def bounds(rows):
                      "dataset", "likelihood", "protocol", "train_fraction")
     for (*data, fraction), group in sorted(groups.items(), key=lambda item: (*item[0][:3], -item[0][3])):
         by_column = grouped(group, "model", "setting")
-        values = {column: [row["value"] for row in by_column.get(column, ())] for column in columns}
-        means = {column: text.mean_and_deviation(found)[0] if found else math.nan for column, found in values.items()}
-        lines.append([", ".join(data), text.per_cent(fraction), *map(text.mean_of, values.values()),
-                      *(text.number(means["SPVAE", s] - means["VAE", s], sign="+") for s in settings)])
+        values = [[row["value"] for row in by_column.get(column, ())] for column in columns]
+        means = [text.mean_and_deviation(found)[0] if found else np.nan for found in values]
+        lines.append([", ".join(data), text.per_cent(fraction), *map(text.mean_of, values),
+                      *(text.number(spvae - vae, sign="+") for spvae, vae in zip(means[:2], means[2:]))])
     return lines

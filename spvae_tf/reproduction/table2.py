@@ -26,5 +26,6 @@ def write(results_dir, rows):
 
 def as_text(rows):
     """The rows of `count_parameters` as a table in text, the paper's thousands in brackets."""
-    cells = {key: f"{row['params']:,} ({row['paper_kparams']}k)" for key, (row,) in text.grouped(rows, *text.CELL).items()}
+    cells = {key: f"{row['params']:,} ({row['paper_kparams']}k)"
+             for key, (row,) in text.grouped(rows, *text.CELL).items()}
     return f"Parameters (the paper's, in thousands, in brackets)\n{text.aligned(text.by_model(cells), numbers=True)}"
