@@ -55,8 +55,9 @@ def measure(run, num_samples=1000, num_images=500, refinements=400, halves=HIDDE
         rows += [_row(PROBE + kind, number, accuracies, 4) | dict(
             repeats=len(accuracies), num_images=len(dataset.test))
             for (kind, number), accuracies in _probes(model, dataset, labels).items()]
-    identity = _identity(run.config, dataset)
-    return [identity | row for row in rows]
+    about_run = {field: run.config[field] for field in FIELDS if field in run.config} | dict(
+        dataset=dataset.name, changes=_changes(run.config), **provenance.here())
+    return [about_run | row for row in rows]
 
 
 def _row(task, setting, values, digits):
@@ -64,25 +65,20 @@ def _row(task, setting, values, digits):
     return dict(task=task, setting=setting, value=round(values.mean(), digits), stderr=round(stderr, digits))
 
 
-def _identity(config, dataset):
-    """What tells a run from others, `changes` being all that was set besides, and what measures it."""
+def _changes(config):
+    """All that was set besides what has a column of its own."""
     changed = [change for change in configuration.changes_as_text(config) if not change.startswith("train_fraction=")]
     if config.max_batches is not None:
         changed.append(f"max_batches={config.max_batches}")
-    return {field: config[field] for field in FIELDS if field in config} | dict(
-        dataset=dataset.name, changes=", ".join(changed) or NOTHING,
-        **provenance.here())
+    return ", ".join(changed) or NOTHING
 
 
 def bounds(model, images, num_samples, refinements, halves=HIDDEN_HALVES):
-    """log p(image), by the encoder's q(z | x) and by one fitted to each image, and log p(hidden half | visible half).
+    """(IMAGE, AMORTISED), (IMAGE, FITTED) and (HALF, half) for each half: dict of them -> float64 [n], of equal noise.
 
-    All bounds have the same noise. An encoder has never seen half an image, so that a VAE's bound of the visible half
-    may be far less tight than that of all pixels; the conditionals are therefore those of the fitted q(z | x). (A half
-    that covers whole leaf regions leaves the bounds of an SPVAE as tight as they are.)
-
-    Returns:
-      dict (task, setting) -> float64 [n]: (IMAGE, AMORTISED), (IMAGE, FITTED), and (HALF, half) for each half.
+    An encoder has never seen half an image, so that a VAE's bound of the visible half may be far less tight than that
+    of all pixels; the conditionals are therefore those of the fitted q(z | x). (A half that covers whole leaf regions
+    leaves the bounds of an SPVAE as tight as they are.)
     """
     def bound(steps, observed=None):
         return model.log_prob(images, num_samples, observed, 0, steps).numpy().astype(np.float64)
@@ -105,21 +101,13 @@ def _probes(model, dataset, labels):
 
 
 def probe(train, test, number):
-    """Accuracies of at most PROBES probes that learn from disjoint parts, `number` of the training images each.
-
-    Args:
-      train, test: pairs (features [n, d], labels [n]).
-      number: of labelled images in each part.
-
-    Returns:
-      Array of the shares of test images classified rightly (`linear_probe`).
-    """
+    """Accuracies of at most PROBES `linear_probe`s that learn from disjoint parts, `number` training images each."""
     starts = range(0, len(train[0]) - number + 1, number)[:PROBES]
     return np.array([linear_probe([a[start:start + number] for a in train], test) for start in starts])
 
 
 def linear_probe(train, test):
-    """The accuracy of a linear classifier: ridge regression on indicators of the classes.
+    """The accuracy of ridge regression on indicators of the classes; `train`, `test` are (features [n, d], labels [n]).
 
     The penalty is the one of PENALTIES with the least squared error on images left out one at a time: nothing but the
     labelled images is used. With the hat matrix H, which gives the predictions ŷ = Hy, the error of the prediction
@@ -145,7 +133,7 @@ def linear_probe(train, test):
 # --- the CSV ----------------------------------------------------------------------------------------------------------
 
 def read(path):
-    """The rows of the CSV, none where there is no file; raises InputError when it has other columns or is damaged."""
+    """The rows of the CSV, none where there is no file; raises InputError for other columns or a damaged file."""
     rows = files.read_table(path) if Path(path).exists() else []
     if rows and set(rows[0]) != set(FIELDS):
         raise InputError(f"{path} has the columns {', '.join(rows[0])}; they must be {', '.join(FIELDS)}")

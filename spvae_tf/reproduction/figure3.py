@@ -1,10 +1,13 @@
-"""Figure 3: the latent space of every leaf VAE, and which of a super-pixel's VAEs each class of images prefers."""
+"""Figure 3: the latent space of every leaf VAE, and which of a super-pixel's VAEs each class of images prefers.
+
+A box is the rectangle (top, left, height, width) of a leaf region, in pixels.
+"""
 
 import numpy as np
 import tensorflow as tf
 
 from spvae_tf import files
-from spvae_tf.errors import InputError, check_integer
+from spvae_tf.errors import InputError
 from spvae_tf.reproduction import pictures
 
 FIELDS = ("label", "num_images", "row", "column", "left", "right")
@@ -41,40 +44,31 @@ def draw(model, dataset, steps, table, picture):
 
 
 def latent_quantiles(steps):
-    """Codes at equal steps of prior probability, as in Kingma & Welling's figure: float32 [steps², 2].
+    """Codes at equal steps of prior probability (Kingma & Welling's figure): float32 [steps², 2], Φ⁻¹((i + ½) / steps).
 
-    Coordinates are Φ⁻¹((i + ½) / steps). Rows go from top to bottom: the first coordinate grows to the right, the
-    second upwards.
+    Rows go from top to bottom: the first coordinate grows to the right, the second upwards.
     """
     points = tf.math.ndtri((np.arange(steps, dtype=np.float32) + 0.5) / steps).numpy()
     return np.stack(np.meshgrid(points, points[::-1]), axis=-1).reshape(-1, 2)
 
 
 def leaf_boxes(model):
-    """Where the super-pixels lie: (top, left, height, width) in pixels of each leaf region."""
+    """The box of each leaf region."""
     return pictures.boxes_of(model.graph.leaf_regions, model.image_shape[1])
 
 
-def manifolds(model, steps=8):
-    """The decoder's mean image E[x_l | z_l] of every leaf VAE at the codes of `latent_quantiles`.
-
-    Returns:
-      list over leaf regions of float32 [components, steps², height, width] in [0, 1].
-
-    Raises:
-      InputError: unless codes have two dimensions.
-    """
-    check_integer("steps", steps)
+def manifolds(model, steps):
+    """E[x_l | z_l] of every leaf VAE at `latent_quantiles`: list over leaves of [components, steps², height, width]."""
     if model.latent_dim != 2:
         raise InputError(f"latent_dim is {model.latent_dim}; a picture of the latent space needs 2")
     codes = tf.broadcast_to(tf.constant(latent_quantiles(steps)), [model.num_experts, 1, steps**2, 2])
-    means = model.likelihood.mean(model.decode(codes)).numpy()[:, 0]  # [experts, n², pixels of a leaf]
+    means = model.likelihood.mean(model.decode(codes)).numpy()[:, 0]  # [experts, steps², pixels of a leaf]
     means = means.reshape(len(model.graph.leaf_regions), model.num_components, steps**2, -1)
     return [images[..., exists].reshape(*images.shape[:2], height, width)
             for images, exists, (_, _, height, width) in zip(means, model.leaf_exists, leaf_boxes(model))]
 
 
-def preferences(model, images, labels, num_samples=100):
+def preferences(model, images, labels):
     """P(the induced tree ends in a leaf VAE | x), averaged over a class: dict label -> [leaf regions, components]."""
-    leaves = model.posterior(images, num_samples, seed=0).leaves.numpy()
+    leaves = model.posterior(images, num_samples=100, seed=0).leaves.numpy()
     return {int(label): leaves[labels == label].mean(axis=0) for label in np.unique(labels)}

@@ -3,6 +3,7 @@
 Images are [n, pixels] in [0, 1]. A box is a rectangle (top, left, height, width), in pixels or in super-pixels.
 """
 
+import itertools
 import math
 
 import matplotlib
@@ -13,7 +14,7 @@ import numpy as np
 from spvae_tf.errors import InputError
 from spvae_tf.infer import tile
 from spvae_tf.model.region_graph import poon_domingos, rectangle
-from spvae_tf.model.spn import compile_levels
+from spvae_tf.queries.masks import hide_half
 from spvae_tf.reproduction.plots import save
 
 # light to dark, so that lightness alone tells the value and black lines stay visible on it
@@ -47,8 +48,8 @@ def region_graph(path):
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.8))
     places = {region: (x, level) for level, regions in enumerate((graph.leaf_regions, *graph.levels))
               for region, x in zip(regions, _side_by_side(len(regions)))}
-    _draw_regions(left, graph, places)
-    _draw_spn(right, graph, places)
+    _draw_regions(left, graph, {region: (1.3 * x, 1.6 * level) for region, (x, level) in places.items()})
+    _draw_spn(right, graph, {region: (2.4 * x, 2.4 * level) for region, (x, level) in places.items()})
     left.set_title(f"region graph: {len(graph.regions)} regions, {len(graph.partitions)} partitions (dots)")
     right.set_title("SPN: sums +, products ×, two VAEs for each super-pixel")
     for axes in (left, right):
@@ -65,40 +66,33 @@ def _side_by_side(count, distance=1.0):
 
 def _draw_regions(axes, graph, places):
     """Regions as shaded grids, partitions as dots between a region and its children."""
-    for region in graph.regions:
-        x, y = 1.3 * places[region][0], 1.6 * places[region][1]
+    for region, (x, y) in places.items():
         _draw_scope(axes, region, x, y, 0.5)
         partitions = graph.partitions_of(region)
         for partition, shift in zip(partitions, _side_by_side(len(partitions), 0.7)):
             dot = x + shift, y - 0.62
             axes.plot(*dot, "o", color="black", ms=5, zorder=3)
-            _edge(axes, (x, y), dot)
-            for child in partition.children:
-                _edge(axes, dot, (1.3 * places[child][0], 1.6 * places[child][1]))
+            for end in ((x, y), *(places[child] for child in partition.children)):
+                _edge(axes, end, dot)
 
 
-def _draw_spn(axes, graph, places, num_nodes=2):
-    """Every node of the SPN: the products of a region in a row below its sums."""
-    levels, _, count, _ = compile_levels(graph, num_nodes, num_nodes)
-    at = np.zeros([count, 2])  # of each node
-    for n, region in enumerate(graph.leaf_regions):
-        for component, shift in enumerate(_side_by_side(num_nodes, 0.7)):
-            node = n * num_nodes + component
-            at[node] = 2.4 * places[region][0] + shift, 0
-            _draw_scope(axes, region, *at[node], 0.42)
-    for level in levels:
-        for r, region in enumerate(level.regions):
-            x, y = 2.4 * places[region][0], 2.4 * places[region][1]
-            sums = level.first_node + r * level.num_sums + np.arange(level.num_sums)
-            at[sums] = [(x + shift, y) for shift in _side_by_side(level.num_sums, 0.7)]
-            products = level.children[r, level.weights[r, :, 0] >= 0]
-            for children, shift in zip(products, _side_by_side(len(products), 0.5)):
-                product = x + shift, y - 0.85
-                for node in (*sums, *children):
-                    _edge(axes, at[node], product)
-                _draw_node(axes, *product, "×")
-            for node in sums:
-                _draw_node(axes, *at[node], "+")
+def _draw_spn(axes, graph, places):
+    """Two leaves of each super-pixel, two sums of every other region but the root; its products in a row below them."""
+    nodes = {region: [(x + shift, y) for shift in _side_by_side(1 if region == graph.root else 2, 0.7)]
+             for region, (x, y) in places.items()}
+    for region, (x, y) in places.items():
+        products = [children for partition in graph.partitions_of(region)
+                    for children in itertools.product(*(nodes[child] for child in partition.children))]
+        for children, shift in zip(products, _side_by_side(len(products), 0.5)):
+            product = x + shift, y - 0.85
+            for node in (*nodes[region], *children):
+                _edge(axes, node, product)
+            _draw_node(axes, *product, "×")
+        for node in nodes[region]:
+            if products:
+                _draw_node(axes, *node, "+")
+            else:
+                _draw_scope(axes, region, *node, 0.42)
 
 
 def _draw_scope(axes, region, x, y, size):
@@ -123,7 +117,9 @@ def sum_weights(model, images, path):
 
     A region's shade is the probability that the induced tree has it. A cut is as wide as the probability that the
     region, when the tree has it, is split there. A super-pixel is filled up to the probability of its first VAE.
-    Raises InputError unless the model has sums, all regions are rectangles, and the super-pixels a grid.
+
+    Raises:
+      InputError: unless the model has sums, all regions are rectangles, and the super-pixels a grid.
     """
     if not model.graph.partitions:
         raise InputError("a model of a single region has no sum weights to draw")
@@ -181,13 +177,13 @@ def _block_start(size, count):
 
 
 def _draw_cuts(axes, x, y, children, box, probability):
-    """The lines along the upper and left sides of a region's children, where these are not its own."""
+    """The upper and left sides of a region's children, where these are not its own."""
+    style = dict(color="black", lw=4 * probability, solid_capstyle="butt")
     for top, left, height, width in children:
-        upper = ((left, left + width), (top, top)) if top > box[0] else None
-        side = ((left, left), (top, top + height)) if left > box[1] else None
-        for across, down in filter(None, (upper, side)):
-            axes.plot([x + end for end in across], [y + end for end in down], color="black", lw=4 * probability,
-                      solid_capstyle="butt")
+        if top > box[0]:
+            axes.plot([x + left, x + left + width], [y + top, y + top], **style)
+        if left > box[1]:
+            axes.plot([x + left, x + left], [y + top, y + top + height], **style)
 
 
 def samples(model, images, path, rows=6, columns=10):
@@ -203,9 +199,7 @@ def samples(model, images, path, rows=6, columns=10):
 def reconstructions(model, images, path, columns=12):
     """The first test images, through the model, and the lower half drawn from the upper."""
     images = images[:columns]
-    seen = np.zeros([len(images), *model.image_shape], bool)
-    seen[:, :model.image_shape[0] // 2] = True
-    seen = seen.reshape(images.shape)
+    seen = hide_half("bottom", len(images), model.image_shape)
     rows = {"test image": images, "reconstruction": model.reconstruct(images, seed=0).numpy(),
             "upper half": np.where(seen, images, 0.5),
             "inpainted": model.inpaint(images, seen, num_draws=1, seed=0).numpy()[:, 0]}
@@ -223,12 +217,7 @@ def _show(axes, image, title=None):
 
 
 def latent_space(manifolds, boxes, preferences, path):
-    """Figure 3: the latent space of every leaf VAE, and which of a super-pixel's two each class prefers.
-
-    Args:
-      manifolds, boxes, preferences: of figure3.manifolds, leaf_boxes and preferences, for two components.
-      path: of the PNG.
-    """
+    """Figure 3, of figure3's functions: every leaf VAE's latent space, and which of a super-pixel's a class prefers."""
     tops, lefts = grid_of(boxes)
     figure = matplotlib.figure.Figure(figsize=(13, 5.4), layout="constrained")
     left, right, beside = figure.subfigures(1, 3, width_ratios=(1, 1, 0.36), wspace=0.03)
