@@ -1,10 +1,16 @@
-"""What a sum-product network says by its definition: every induced tree of equation (5), one by one, in float64."""
+"""Exact answers by the definitions, in float64: every induced tree of equation (5), one by one, and equation (3) by
+quadrature over one-dimensional codes; the models they are for."""
 
+import functools
 import itertools
+import math
 
 import numpy as np
+import tensorflow as tf
 
-from spvae_tf.model.region_graph import Partition, Region, RegionGraph
+from spvae_tf.model.reference import PlainSPVAE, pixel_log_prob
+from spvae_tf.model.region_graph import Partition, Region, RegionGraph, poon_domingos, single_region
+from spvae_tf.spvae import SPVAE
 
 
 def ternary_graph():
@@ -125,3 +131,90 @@ def log_sum_exp(terms):
     top = np.where(np.isneginf(top), 0, top)
     with np.errstate(divide="ignore"):
         return top + np.log(np.exp(terms - top).sum(axis=0))
+
+
+# --- leaves with a one-dimensional code -------------------------------------------------------------------------------
+
+def quadrature(plain, x, observed=None):
+    """log p(z) p(x_observed | z) dz of every expert at points z, whose log-sum-exp is the integral of equation (3).
+
+    Args:
+      plain: PlainSPVAE with latent_dim 1.
+      x: [batch, pixels].
+      observed: bool [batch, pixels], or None.
+
+    Yields:
+      for each expert (its pixels; its outputs, float64 [z, 1, pixels]; log-terms [z, batch]).
+    """
+    z = np.linspace(-12, 12, 4001)
+    log_prior = -0.5 * z**2 - 0.5 * math.log(2 * math.pi) + math.log(z[1] - z[0])
+    observed = np.ones(x.shape, bool) if observed is None else observed
+    for number, expert in enumerate(plain.experts):
+        scope = np.array(plain.graph.leaf_regions[number // plain.num_components].scope)
+        outputs = expert.decode(tf.constant(z[:, None], tf.float32))
+        outputs = [tf.cast(output, tf.float64)[:, None] for output in outputs]
+        pixels = pixel_log_prob(plain.likelihood, tf.constant(x[:, scope], tf.float64), outputs).numpy()
+        yield scope, outputs, log_prior[:, None] + np.where(observed[:, scope], pixels, 0).sum(axis=-1)
+
+
+def exact_log_prob(model, plain, x, observed=None):
+    """log p_SP(x_observed), equation (6), of a model and its plain twin: [batch]."""
+    leaves = np.stack([log_sum_exp(terms) for *_, terms in quadrature(plain, x, observed)], axis=1)
+    return BruteForce(model.spn).log_prob(leaves.reshape(len(x), -1, model.num_components))
+
+
+# --- models that have them --------------------------------------------------------------------------------------------
+
+BATCH = 4
+MODELS = ["VAE", "VAE, discrete", "SPVAE", "SPVAE, uneven", "Conv-SPVAE, uneven"]
+
+
+def twin(model):
+    """The plain implementation with a model's weights."""
+    plain = PlainSPVAE(model)
+    plain.copy_weights(model)
+    return plain
+
+
+@functools.cache
+def models(name):
+    """A model with a one-dimensional code and its plain twin."""
+    graph, image_shape, likelihood, architecture = {
+        "VAE": (single_region(6), (2, 3), "continuous", "dense"),
+        "VAE, discrete": (single_region(6), (2, 3), "discrete", "dense"),
+        "SPVAE": (poon_domingos(4, 4, 2), (4, 4), "continuous", "dense"),
+        "SPVAE, uneven": (poon_domingos(6, 5, 4), (6, 5), "discrete", "dense"),
+        "Conv-SPVAE, uneven": (poon_domingos(3, 5, 3), (3, 5), "continuous", "conv_leaf"),
+    }[name]
+    num_components = 1 if len(graph.regions) == 1 else 2
+    model = SPVAE(graph, image_shape, likelihood, architecture, hidden_units=4, latent_dim=1, num_sums=2,
+                  num_components=num_components, seed=8)
+    rng = np.random.default_rng(6)
+    # weak enough that q(z | x) covers p(z | x), as importance sampling needs and training brings about
+    for network, scale in ((model.encoder, 0.3), (model.decoder, 0.3 if likelihood == "continuous" else 0.1)):
+        for variable in network.trainable_variables:
+            is_bias = variable.name == "bias"
+            variable.assign(0.2 * rng.standard_normal(variable.shape) if is_bias else scale * variable)
+    return model, twin(model)
+
+
+def images(model):
+    rng = np.random.default_rng(7)
+    return rng.integers(80, 176, [BATCH, math.prod(model.image_shape)]).astype(np.float32) / 255
+
+
+def deviation(effective_sizes):
+    """A generous standard deviation of an estimate of log p: 1/√ESS of each leaf, all leaves together."""
+    worst = np.max(1 / np.asarray(effective_sizes), axis=-1)
+    return np.sqrt(worst.sum(axis=-1))
+
+
+def bound_draws(model, x, num_samples, draws, seed):
+    """Independent draws of L̂_SP,k for one image: [draws], float64."""
+    noise = tf.random.stateless_normal(model.noise_shape(num_samples, draws), [seed, num_samples])
+    x = tf.repeat(tf.constant(x)[None], draws, axis=0)
+    return model.bound(x, model.log_base(x), noise).numpy().astype(np.float64)
+
+
+def standard_error(draws):
+    return draws.std() / math.sqrt(len(draws))

@@ -1,12 +1,9 @@
 """Small models for the queries' tests, images and masks for them, and their exact answers by quadrature."""
 
-import math
-
 import numpy as np
 import tensorflow as tf
-from oracles import BruteForce, log_sum_exp
+from oracles import BruteForce, log_sum_exp, quadrature, twin
 
-from spvae_tf.model.reference import pixel_log_prob
 from spvae_tf.model.region_graph import poon_domingos, random_binary_trees
 from spvae_tf.spvae import SPVAE
 
@@ -51,23 +48,14 @@ class Exact:
     """
 
     def __init__(self, model, x, observed):
-        self.trees, self.graph = BruteForce(model.spn), model.graph
-        z = np.linspace(-8, 8, 1601)
-        log_prior = -0.5 * z**2 - 0.5 * math.log(2 * math.pi) + math.log(z[1] - z[0])
-        codes = np.tile(z[None, :, None, None], [model.num_experts, 1, 1, 1]).astype(np.float32)
-        outputs = model.decode(tf.constant(codes))
-        means = model.likelihood.mean(outputs).numpy()[:, :, 0].astype(np.float64)
+        self.trees = BruteForce(model.spn)
         leaves, self.leaf_mean, self.leaf_square = [], [], []
-        for expert in range(model.num_experts):
-            scope = np.array(model.graph.leaf_regions[expert // model.num_components].scope)
-            cut = [tf.cast(output[expert, :, :, :len(scope)], tf.float64) for output in outputs]
-            pixels = pixel_log_prob(model.likelihood.name, tf.constant(x[:, scope], tf.float64), cut).numpy()
-            joint = log_prior[:, None] + np.where(observed[:, scope], pixels, 0).sum(axis=-1)  # [z, batch]
-            leaves.append(log_sum_exp(joint))
-            weights = np.exp(joint - leaves[-1])
+        for scope, outputs, terms in quadrature(twin(model), x, observed):
+            leaves.append(log_sum_exp(terms))
+            weights, means = np.exp(terms - leaves[-1]), tf.sigmoid(outputs[0]).numpy()[:, 0]
             for moments, power in ((self.leaf_mean, 1), (self.leaf_square, 2)):
                 full = np.zeros(x.shape)
-                full[:, scope] = np.einsum("zn,zp->np", weights, means[expert, :, :len(scope)]**power)
+                full[:, scope] = np.einsum("zn,zp->np", weights, means**power)
                 moments.append(full)
         self.leaves = np.stack(leaves, 1).reshape(len(x), -1, model.num_components)
         self.leaf_mean, self.leaf_square = np.array(self.leaf_mean), np.array(self.leaf_square)
