@@ -130,8 +130,6 @@ def linear_probe(train, test):
     return np.mean(guesses == test[1])
 
 
-# --- the CSV ----------------------------------------------------------------------------------------------------------
-
 def read(path):
     """The rows of the CSV, none where there is no file; raises InputError for other columns or a damaged file."""
     rows = files.read_table(path) if Path(path).exists() else []

@@ -40,10 +40,7 @@ def make_configs(fractions, *cells, **overrides):
 
     Args:
       fractions: of the training set, in (0, 1].
-      *cells, **overrides: as in table1.make_configs.
-
-    Returns:
-      list of resolved configurations.
+      *cells, **overrides: as in table1.make_configs, and what it returns.
     """
     configs = [config for fraction in fractions
                for config in table1.make_configs(*cells, train_fraction=fraction, **overrides)]
@@ -53,16 +50,10 @@ def make_configs(fractions, *cells, **overrides):
 def reproduce(configs, test_fractions, results_dir, num_workers=1):
     """Makes the runs that are missing and writes `<results_dir>/<protocol>/low_data_sweep.csv` after each.
 
-    Every run is tested with k = 5. One that fails is named, and the others go on.
-
     Args:
-      configs: of `make_configs`.
+      configs: of `make_configs`. Every run is tested with k = 5.
       test_fractions: where to test with the configuration's k besides (of a grid, the winner); 1, Table 1's, always is.
-      results_dir: folder of results.
-      num_workers: processes that make runs side by side.
-
-    Returns:
-      0, or 1 when a run failed.
+      results_dir, num_workers: as in table1.reproduce, and what it returns.
 
     Raises:
       InputError: when no fraction is below 1, or the results cannot be written.
@@ -81,8 +72,6 @@ def reproduce(configs, test_fractions, results_dir, num_workers=1):
                                              results_dir, num_workers, write_tables)
     return workers.report(failures)
 
-
-# --- the table --------------------------------------------------------------------------------------------------------
 
 def path_of(folder):
     """The path of the sweep's CSV."""

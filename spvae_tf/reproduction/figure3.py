@@ -24,7 +24,7 @@ def draw(model, dataset, steps, table, picture):
 
     Args:
       model: SPVAE.
-      dataset: data.Dataset with labels (`check_labels`).
+      dataset: data.Dataset with labels.
       steps: points along each axis of a latent space.
       table, picture: paths of the CSV and the PNG.
 

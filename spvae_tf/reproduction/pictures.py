@@ -72,8 +72,7 @@ def _draw_regions(axes, graph, places):
         for partition, shift in zip(partitions, _side_by_side(len(partitions), 0.7)):
             dot = x + shift, y - 0.62
             axes.plot(*dot, "o", color="black", ms=5, zorder=3)
-            for end in ((x, y), *(places[child] for child in partition.children)):
-                _edge(axes, end, dot)
+            _draw_edges(axes, dot, [(x, y), *(places[child] for child in partition.children)])
 
 
 def _draw_spn(axes, graph, places):
@@ -85,8 +84,7 @@ def _draw_spn(axes, graph, places):
                     for children in itertools.product(*(nodes[child] for child in partition.children))]
         for children, shift in zip(products, _side_by_side(len(products), 0.5)):
             product = x + shift, y - 0.85
-            for node in (*nodes[region], *children):
-                _edge(axes, node, product)
+            _draw_edges(axes, product, [*nodes[region], *children])
             _draw_node(axes, *product, "×")
         for node in nodes[region]:
             if products:
@@ -103,13 +101,14 @@ def _draw_scope(axes, region, x, y, size):
             facecolor="#0072B2" if pixel in region.scope else "white", edgecolor="0.3", lw=0.8, zorder=3))
 
 
-def _edge(axes, start, end):
-    axes.plot(*zip(start, end), color="0.55", lw=0.7, zorder=1)
-
-
 def _draw_node(axes, x, y, sign):
     axes.plot(x, y, "o", color="white", mec="black", ms=10, mew=0.9, zorder=3)
     axes.annotate(sign, (x, y), ha="center", va="center", fontsize=9, zorder=4)
+
+
+def _draw_edges(axes, start, ends):
+    for end in ends:
+        axes.plot(*zip(end, start), color="0.55", lw=0.7, zorder=1)
 
 
 def sum_weights(model, images, path):
@@ -228,17 +227,12 @@ def latent_space(manifolds, boxes, preferences, path):
             stamps = images[component]
             _show(grid[tops.index(top), lefts.index(start)],
                   tile(stamps, math.isqrt(len(stamps)), margin=1, background=0.4))
-    _draw_preferences(beside, preferences, (len(tops), len(lefts)))
-    save(figure, path)
-
-
-def _draw_preferences(figure, preferences, shape):
-    """A map of the super-pixels for each class: P(left VAE | x), averaged over the class."""
-    figure.suptitle("preferred by class")
-    grid = figure.subplots(-(-len(preferences) // 2), 2, squeeze=False)
+    beside.suptitle("preferred by class")
+    grid = beside.subplots(-(-len(preferences) // 2), 2, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for axes, (label, leaves) in zip(grid.flat, preferences.items()):
-        drawn = axes.imshow(leaves[:, 0].reshape(shape), cmap="cividis", vmin=0, vmax=1)
+        drawn = axes.imshow(leaves[:, 0].reshape(len(tops), len(lefts)), cmap="cividis", vmin=0, vmax=1)
         axes.set_title(label, fontsize=9, pad=2)
-    figure.colorbar(drawn, ax=grid, location="bottom", label="P(left VAE | class)", aspect=15)
+    beside.colorbar(drawn, ax=grid, location="bottom", label="P(left VAE | class)", aspect=15)
+    save(figure, path)

@@ -1,4 +1,4 @@
-"""Plots of runs as PNGs, drawn from committed records and CSVs alone; log-likelihoods are nats per image."""
+"""Plots of runs, drawn from records and CSVs into a PNG, `path`; log-likelihoods are nats per image."""
 
 import functools
 import math
@@ -81,12 +81,7 @@ def ours_against_paper(compared, path):
 def learning_curves(folder, path):
     """Validation ELBO (k = 5) against batches of Table 1's runs at Table 2's sizes, a panel for each benchmark.
 
-    Args:
-      folder: `<results_dir>/<protocol>`.
-      path: of the PNG.
-
-    Raises:
-      InputError: when the folder holds no such run.
+    Raises InputError when the folder, `<results_dir>/<protocol>`, holds no such run.
     """
     runs = [record | {"curve": files.read_table(curve)} for record in table1.records_of(folder)
             if record["preset"] == "tuned" and record["dataset"] in published.DATASETS
@@ -142,14 +137,8 @@ def low_data_sweep(rows, path):
     """Figure 2: test ELBO against the fraction of the training set, continuous left, discrete right.
 
     Lines are k = 5 (mean over seeds, bars are standard deviations), crosses the larger k where there is one; grey is
-    the authors' sweep, digitised from their notebooks.
-
-    Args:
-      rows: of figure2.read.
-      path: of the PNG.
-
-    Raises:
-      InputError: when every run diverged.
+    the authors' sweep, digitised from their notebooks. `rows` are of figure2.read. Raises InputError when every run
+    diverged.
     """
     rows = [row for row in rows if row["test_ll_k5"] is not None]  # not diverged
     if not rows:

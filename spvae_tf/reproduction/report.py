@@ -28,9 +28,8 @@ SUBSET_COMMAND = (
 def results_blocks(results_dir):
     """The blocks of RESULTS.md: dict name -> Markdown.
 
-    Args:
-      results_dir: folder with table2.csv, and, as far as it has been run, `<protocol>/table1.csv`,
-        `<protocol>/low_data_sweep.csv`, usefulness.csv and `svhn_subset/<protocol>/table1.csv`.
+    `results_dir` holds table2.csv, and, as far as they have been run, `<protocol>/table1.csv`,
+    `<protocol>/low_data_sweep.csv`, usefulness.csv and `svhn_subset/<protocol>/table1.csv`.
     """
     folder = Path(results_dir)
     useful, small = useful_rows(folder), subset(folder)
@@ -58,12 +57,7 @@ def readme_blocks(results_dir):
 def fill(page, blocks):
     """A page's text with its blocks made anew, each between the marks `<!-- begin: name -->` and `<!-- end: name -->`.
 
-    Args:
-      page: text of the page.
-      blocks: dict name -> Markdown.
-
-    Raises:
-      InputError: when the page has other blocks than these, or marks that do not match.
+    Raises InputError when the page has other blocks than these, or marks that do not match.
     """
     pattern = re.compile(r"<!-- begin: (.+?) -->\n.*?<!-- end: \1 -->", re.DOTALL)
     names = pattern.findall(page)
@@ -197,8 +191,6 @@ def commands_for_missing(rows, protocol):
         for (preset, dataset, model, seeds), likelihoods in missing.items()), "```"])
 
 
-# --- less data --------------------------------------------------------------------------------------------------------
-
 def subset(results_dir):
     """The SVHN subset, under its own name, beside the authors' sweep at about as small a part of SVHN."""
     curves, lines = published.digitized_sweep(), []
@@ -235,8 +227,6 @@ def less_data(folder):
                         text.mean_of(values.get(part), sign="+" if part < 1 else "") for part in fractions)])
     return lines
 
-
-# --- beyond the paper -------------------------------------------------------------------------------------------------
 
 def useful_rows(results_dir):
     """The rows of usefulness.csv at Table 2's sizes and settings."""

@@ -32,8 +32,6 @@ PRESETS = {"mini": Preset(("mnist_sample", "cifar10_sample"), "results/mini", 50
            "tuned": _WHOLE, "checkpoint": _WHOLE, "grid": _WHOLE}
 
 
-# --- the runs ---------------------------------------------------------------------------------------------------------
-
 def make_configs(preset, protocol, models, datasets, likelihoods, seeds, grid="paper", cell_of=None, **overrides):
     """The configurations of Table 1's runs, in the order of its models.
 
@@ -48,7 +46,7 @@ def make_configs(preset, protocol, models, datasets, likelihoods, seeds, grid="p
       **overrides: settings, train_fraction for one; None leaves a setting alone.
 
     Returns:
-      list of resolved configurations, each once.
+      list of resolved configurations.
 
     Raises:
       InputError: for a name or a seed that does not exist, or where nothing is left to run.
@@ -90,15 +88,13 @@ def _at_sizes_of_preset(config, grid, cell_of):
 def reproduce(configs, results_dir, num_workers=1):
     """Makes the runs that are missing, writes `<results_dir>/<protocol>/table1.csv` after each, and prints the table.
 
-    A run that fails is named, and the others go on.
-
     Args:
       configs: of `make_configs`.
       results_dir: folder of results.
       num_workers: processes that make runs side by side.
 
     Returns:
-      0, or 1 when a run failed.
+      0, or 1 when a run failed; it is named, and the others go on.
 
     Raises:
       InputError: when the results cannot be written.
@@ -118,11 +114,7 @@ def reproduce(configs, results_dir, num_workers=1):
 def dry_run(configs, results_dir):
     """Prints the runs that `reproduce` would make, and what such runs took that are recorded; writes nothing.
 
-    Args:
-      configs, results_dir: as in `reproduce`.
-
-    Raises:
-      InputError: when a record was made with another configuration.
+    Raises InputError when a record was made with another configuration.
     """
     there, failures = workers.already_there([workers.Task(c, c.preset != "grid") for c in configs], results_dir)
     for reason in failures.values():
@@ -140,10 +132,9 @@ def dry_run(configs, results_dir):
 
 def _recorded_costs(folder):
     """What training took: dict `_kind` of a run -> list of str, one for each device."""
-    groups, costs = {}, {}
-    for record in records.read_records(folder):
-        groups.setdefault((_kind(configuration.recorded_config(record)), record["device"]), []).append(record)
-    for (kind, device), made in groups.items():
+    costs, recorded = {}, [record | {"kind": _kind(configuration.recorded_config(record))}
+                           for record in records.read_records(folder)]
+    for (kind, device), made in text.grouped(recorded, "kind", "device").items():
         hours = text.mean_of([record["train_seconds"] / 3600 for record in made], 2, unit=" h")
         batches = text.mean_of([record["batches"] for record in made], 0, runs=False)
         costs.setdefault(kind, []).append(f"{hours} of training on {device}, {batches} batches")

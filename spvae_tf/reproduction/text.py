@@ -4,6 +4,7 @@ A row is a dict. A table is a list of lines, each a list of str as long as the f
 """
 
 import math
+import statistics
 
 from spvae_tf.model.likelihoods import LIKELIHOODS
 from spvae_tf.spvae import MODELS
@@ -24,8 +25,6 @@ def cell_name(row):
     return ", ".join(row[field] for field in CELL)
 
 
-# --- numbers ----------------------------------------------------------------------------------------------------------
-
 def number(value, digits=1, sign=""):
     """A number as text, "—" for None and NaN; the sign "+" is written before positive ones too."""
     return "—" if value is None or math.isnan(value) else f"{value:{sign}.{digits}f}"
@@ -38,10 +37,7 @@ def per_cent(fraction):
 
 def mean_and_deviation(values):
     """(mean, standard deviation with n − 1, NaN for a single value) of a sequence of numbers."""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return mean, math.nan
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def spread(mean, deviation, runs=None, digits=1, sign="", unit=""):
@@ -56,8 +52,6 @@ def mean_of(values, digits=1, sign="", unit="", runs=True):
     """`spread` of values, with their number in brackets if `runs`; "—" where there are none."""
     return spread(*mean_and_deviation(values), len(values) if runs else None, digits, sign, unit) if values else "—"
 
-
-# --- tables -----------------------------------------------------------------------------------------------------------
 
 def aligned(lines, numbers=False):
     """A table as text in columns; `numbers` says that all columns but the first hold numbers, and end together."""

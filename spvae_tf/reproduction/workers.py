@@ -98,8 +98,6 @@ def _summary(record):
             "{batches} batches").format(**record)
 
 
-# --- one after the other ----------------------------------------------------------------------------------------------
-
 def outcomes(tasks, results_dir, workers):
     """Makes runs; yields (Task, its record or a Failure, seconds that it took), as they end."""
     if len(tasks) > 1 and workers > 1:
@@ -191,15 +189,19 @@ class _Worker:
     def _new_pool(self):
         self._pool = concurrent.futures.ProcessPoolExecutor(
             1, multiprocessing.get_context("spawn"), _begin, [str(self._log)])
+        if self._cores:
+            mine = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, self._cores)
+            self._pool.submit(int)  # starts the process: it inherits the cores, and TensorFlow as many threads
+            os.sched_setaffinity(0, mine)
 
     def submit(self, task, results_dir):
         """Begins a run; returns its Future."""
-        with _on_cores(self._cores):
-            try:
-                return self._pool.submit(_make_here, task, results_dir)
-            except BrokenProcessPool:  # its process was killed in the run before, or while it had none
-                self._new_pool()
-                return self._pool.submit(_make_here, task, results_dir)
+        try:
+            return self._pool.submit(_make_here, task, results_dir)
+        except BrokenProcessPool:  # its process was killed in the run before, or while it had none
+            self._new_pool()
+            return self._pool.submit(_make_here, task, results_dir)
 
     def outcome(self, future):
         """The record of a run that has ended, or a Failure."""
@@ -218,19 +220,6 @@ def _shares_of_cores(workers):
     return [cores[start:end] or [cores[start]] for start, end in zip(ends, ends[1:])]
 
 
-@contextlib.contextmanager
-def _on_cores(cores):
-    """A process started in this block has these cores, and TensorFlow there as many threads."""
-    mine = cores and os.sched_getaffinity(0)
-    try:
-        if cores:
-            os.sched_setaffinity(0, cores)
-        yield
-    finally:
-        if cores:
-            os.sched_setaffinity(0, mine)
-
-
 def _news(config, results_dir):
     """The last validation of a run that goes on, as of its last checkpoint."""
     log = run.Run.in_results(config, results_dir).workdir / "log.csv"
@@ -238,9 +227,8 @@ def _news(config, results_dir):
     return "{batch}: {val_ll:.1f}".format(**rows[-1]) if rows else "…"
 
 
-# --- in a worker's process --------------------------------------------------------------------------------------------
-
 def _begin(log):
+    """Sets a worker's process up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(log, "a", encoding="utf-8") as file:  # several workers' bars would overwrite each other
@@ -253,8 +241,9 @@ def _end_with_parent():
     os._exit(1)
 
 
-_maker = functools.cache(_Maker)  # a process has one
+_maker = functools.cache(_Maker)
 
 
 def _make_here(task, results_dir):
+    """Makes a run in a worker's process, which has one _Maker."""
     return _maker().make(task, results_dir)
