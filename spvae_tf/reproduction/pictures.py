@@ -116,9 +116,7 @@ def sum_weights(model, images, path):
 
     A region's shade is the probability that the induced tree has it. A cut is as wide as the probability that the
     region, when the tree has it, is split there. A super-pixel is filled up to the probability of its first VAE.
-
-    Raises:
-      InputError: unless the model has sums, all regions are rectangles, and the super-pixels a grid.
+    Raises InputError unless the model has sums, all regions are rectangles, and the super-pixels a grid.
     """
     if not model.graph.partitions:
         raise InputError("a model of a single region has no sum weights to draw")
@@ -127,12 +125,10 @@ def sum_weights(model, images, path):
     prior = model.posterior(unseen.astype(np.float32), num_samples=1, observed=unseen)  # of nothing: the weights alone
     posterior = model.posterior(images, seed=0)
     figure = matplotlib.figure.Figure(figsize=(12, 5.8), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, states, title in zip(panels, (prior, posterior), (
-            "by the sum weights", f"given an image, mean of {len(images):,} test images")):
-        _draw_splits(axes, model.graph, boxes, states)
-        axes.set_title(title)
-    figure.colorbar(matplotlib.cm.ScalarMappable(SHADE_SCALE, SHADES), ax=panels, shrink=0.7, aspect=30,
+    left, right = figure.subplots(1, 2)
+    _draw_splits(left, model.graph, boxes, prior, "by the sum weights")
+    _draw_splits(right, model.graph, boxes, posterior, f"given an image, mean of {len(images):,} test images")
+    figure.colorbar(matplotlib.cm.ScalarMappable(SHADE_SCALE, SHADES), ax=[left, right], shrink=0.7, aspect=30,
                     label="probability of the region", ticks=[0, 0.05, 0.2, 0.5, 1])
     figure.supxlabel("rectangles of super-pixels by size; a cut is as wide as its probability, given the region; "
                      "super-pixels are filled up to the probability of their left VAE", fontsize=9)
@@ -148,7 +144,7 @@ def grid_boxes(graph, width):
             for region, (top, left, height, width) in boxes.items()}
 
 
-def _draw_splits(axes, graph, boxes, states):
+def _draw_splits(axes, graph, boxes, states, title):
     """A panel of `sum_weights`: rectangles of one size make a block, in which they lie as in the image."""
     split = dict(zip(graph.partitions, states.partitions.numpy().mean(axis=0)))
     first_vae = dict(zip(graph.leaf_regions, states.leaves.numpy().mean(axis=0)[:, 0]))
@@ -166,7 +162,7 @@ def _draw_splits(axes, graph, boxes, states):
             axes.add_patch(matplotlib.patches.Rectangle(
                 (x, y + 1 - first_vae[region]), 1, first_vae[region], facecolor="0.45"))
     axes.set(xlim=(-0.5, _block_start(columns, columns) + columns + 0.5),
-             ylim=(_block_start(rows, rows) + rows + 0.5, -0.5), aspect="equal")
+             ylim=(_block_start(rows, rows) + rows + 0.5, -0.5), aspect="equal", title=title)
     axes.axis("off")
 
 

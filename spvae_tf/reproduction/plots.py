@@ -33,10 +33,7 @@ def panels(count, width, height):
     rows = 1 if count < 4 else 2
     columns = max(-(-count // rows), 1)
     figure = matplotlib.figure.Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in axes[count:]:
-        spare.remove()
-    return figure, axes[:count]
+    return figure, [figure.add_subplot(rows, columns, n + 1) for n in range(count)]
 
 
 def _legend_below(figure):
@@ -46,10 +43,9 @@ def _legend_below(figure):
 
 def of_results(results_dir, folder):
     """Draws the plots of RESULTS.md that are made from several CSVs into a folder; returns their paths."""
-    paths = [Path(folder) / name for name in ("ours_against_paper.png", "tightness.png")]
-    ours_against_paper(compare.compare_protocols(results_dir), paths[0])
-    tightness(report.useful_rows(results_dir), paths[1])
-    return paths
+    ours_against_paper(compare.compare_protocols(results_dir), first := Path(folder) / "ours_against_paper.png")
+    tightness(report.useful_rows(results_dir), second := Path(folder) / "tightness.png")
+    return first, second
 
 
 # --- Table 1 ----------------------------------------------------------------------------------------------------------

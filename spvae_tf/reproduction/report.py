@@ -193,20 +193,21 @@ def commands_for_missing(rows, protocol):
 
 def subset(results_dir):
     """The SVHN subset, under its own name, beside the authors' sweep at about as small a part of SVHN."""
-    curves, lines = published.digitized_sweep(), []
-    for protocol, rows in compare.read_protocols(Path(results_dir) / compare.SUBSET).items():
-        rows = [row for row in rows if row["dataset"] == compare.SUBSET]
-        for (likelihood, model, *sizes), group in grouped(
-                rows, "likelihood", "model", "hidden_units", "latent_dim").items():
-            curve, (used, partial) = curves.get((model, "svhn_cropped", likelihood), {}), compare.counted(group)
-            lines.append(((likelihood, model, protocol, *sizes), [
-                cell_name(used[0]), "{}, {}".format(*sizes), protocol,
-                ", ".join(sorted({str(row["num_train"]) for row in used})),
-                *(text.mean_of([row[field] for row in used]) for field in ("test_ll_k5", "test_ll")),
-                *(text.number(curve.get(fraction)) for fraction in (0.05, 0.06)),
-                f"partial ({partial})" if compare.why_partial(used[0]) else partial]))
-    return [["run", "H, n_z", "protocol", "training images", "test, k = 5 (runs)", "test, k = 5000 (runs)",
-             "authors, SVHN at 5 %, k = 5", "at 6 %", "note"], *(line for _, line in sorted(lines))]
+    lines = [["run", "H, n_z", "protocol", "training images", "test, k = 5 (runs)", "test, k = 5000 (runs)",
+              "authors, SVHN at 5 %, k = 5", "at 6 %", "note"]]
+    rows = [row for found in compare.read_protocols(Path(results_dir) / compare.SUBSET).values() for row in found
+            if row["dataset"] == compare.SUBSET]
+    groups = grouped(rows, "likelihood", "model", "protocol", "hidden_units", "latent_dim")
+    for (likelihood, model, protocol, *sizes), group in sorted(groups.items(), key=lambda item: item[0]):
+        used, partial = compare.counted(group)
+        curve = published.digitized_sweep().get((model, "svhn_cropped", likelihood), {})
+        lines.append([
+            cell_name(used[0]), "{}, {}".format(*sizes), protocol,
+            ", ".join(sorted({str(row["num_train"]) for row in used})),
+            *(text.mean_of([row[field] for row in used]) for field in ("test_ll_k5", "test_ll")),
+            *(text.number(curve.get(fraction)) for fraction in (0.05, 0.06)),
+            f"partial ({partial})" if compare.why_partial(used[0]) else partial])
+    return lines
 
 
 def less_data(folder):
@@ -230,12 +231,10 @@ def less_data(folder):
 
 def useful_rows(results_dir):
     """The rows of usefulness.csv at Table 2's sizes and settings."""
-    def is_table2s(row):
-        cell = published.CELLS.get(tuple(row[field] for field in CELL))
-        return cell and (row["hidden_units"], row["latent_dim"], row["changes"]) == (
-            cell.hidden_units, cell.latent_dim, beyond.NOTHING)
-
-    return list(filter(is_table2s, beyond.read(Path(results_dir) / "usefulness.csv")))
+    rows = beyond.read(Path(results_dir) / "usefulness.csv")
+    cells = [published.CELLS.get(tuple(row[field] for field in CELL)) for row in rows]
+    return [row for row, cell in zip(rows, cells) if cell and row["changes"] == beyond.NOTHING
+            and (row["hidden_units"], row["latent_dim"]) == (cell.hidden_units, cell.latent_dim)]
 
 
 def usefulness(rows):
