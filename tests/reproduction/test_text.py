@@ -35,6 +35,7 @@ def test_mean_and_deviation():
     mean, deviation = text.mean_and_deviation([-3.0])
     assert mean == -3 and math.isnan(deviation)
     assert text.mean_and_deviation([1, 1]) == (1, 0)
+    assert all(map(math.isnan, text.mean_and_deviation([math.nan, 1.0])))
 
 
 def test_spread():
