@@ -124,12 +124,7 @@ class _Maker:
     def make(self, task, results_dir):
         """The record of a run, or a Failure."""
         try:
-            try:
-                return run.complete(task.config, results_dir, self._data_of(task.config), task.test, cache=self._cache)
-            except NonFiniteError:
-                if task.test:
-                    raise
-                return run.record_divergence(task.config, results_dir)
+            return run.complete(task.config, results_dir, self._data_of(task.config), task.test, self._cache)
         except (InputError, NonFiniteError) as error:
             return Failure(error)
         except Exception as error:  # whatever it is, the other runs are still worth having

@@ -11,6 +11,7 @@
 
 import functools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from spvae_tf.spvae import build_model
 from spvae_tf.training import checkpoint, configuration, provenance, records
 from spvae_tf.training.data import dataset_name, load_dataset
 from spvae_tf.training.evaluation import evaluate
-from spvae_tf.training.trainer import LOG_FIELDS, CompiledCache, Trainer
+from spvae_tf.training.trainer import LOG_FIELDS, CompiledCache, NonFiniteError, Trainer
 
 CONFIG = "config.json"
 
@@ -85,11 +86,6 @@ class Run:
         config = configuration.resolve(config)
         return cls(config, Path(results_dir) / config.protocol / "runs" / config.name, dataset)
 
-    @property
-    def name(self):
-        """Of the run, as a file name."""
-        return self.config.name
-
     @functools.cached_property
     def dataset(self):
         """data.Dataset; raises InputError when it cannot be read, or is not what the run was trained on."""
@@ -101,11 +97,8 @@ class Run:
 
     @functools.cached_property
     def model(self):
-        """SPVAE with the weights that were best on the validation set.
-
-        Raises InputError when the folder holds no run, a damaged one, or one that failed before its first validation.
-        """
-        model = make_model(self.config, tuple(_read_config(self.workdir)["image_shape"]))
+        """SPVAE with the weights that were best on the validation set; raises InputError as `load`."""
+        model = make_model(self.config, tuple(self.began()["image_shape"]))
         path = self.workdir / checkpoint.CHECKPOINT
         arrays, state = checkpoint.restore(path)
         if not state.get("best_step"):
@@ -120,13 +113,11 @@ class Run:
         """
         return {key: value for key, value in _read_config(self.workdir).items() if key not in self.config}
 
-    def train(self, on_validation=None, cache=None):
+    def train(self, on_validation=None):
         """Trains the model; a run that was stopped goes on from its checkpoint.
 
         Args:
           on_validation: called with each row of the log.
-          cache: CompiledCache that runs one after the other share, and their models with it: the model of this run is
-            the next one's if their sizes are the same.
 
         Returns:
           The finished Trainer.
@@ -135,34 +126,32 @@ class Run:
           InputError: when the folder belongs to another run, or another process is at work in it.
           NonFiniteError: at a NaN or infinity.
         """
-        compiled = self._compiled(cache)  # before there is a folder: a wrong size leaves none
+        compiled = self._compiled(CompiledCache())
         with files.lock(self.workdir):
-            return self._train(compiled, on_validation)
-
-    def _compiled(self, cache):
-        model = make_model(self.config, self.dataset.image_shape)
-        return (CompiledCache() if cache is None else cache).get(model, self.config.learning_rate)
-
-    def _train(self, compiled, on_validation):
-        self._claim()
-        trainer = Trainer(compiled, self.dataset, self.config, self.workdir)
-        trainer.run(on_validation)
+            trainer = self._trainer(compiled)
+            trainer.run(on_validation)
         self.model = trainer.model
         return trainer
 
-    def _claim(self):
-        """Writes config.json: the configuration and what the run begins with.
+    def _compiled(self, cache):
+        """Its sizes are checked before there is a folder: a wrong one leaves none."""
+        return cache.get(make_model(self.config, self.dataset.image_shape), self.config.learning_rate)
 
-        Raises:
-          InputError: when another run has begun in the folder.
-        """
+    def _trainer(self, compiled):
+        self._claim()
+        return Trainer(compiled, self.dataset, self.config, self.workdir)
+
+    def _claim(self):
+        """Writes config.json, what the run begins with; raises InputError when another run has begun in the folder."""
         wanted = configuration.settings_of(self.config) | configuration.images_digest(self.config) | {
             "image_shape": list(self.dataset.image_shape), "num_train": len(self.dataset.train)}
         begun = (self.workdir / checkpoint.CHECKPOINT).exists()
         here = provenance.here()
         if (self.workdir / CONFIG).exists():
             found = _read_config(self.workdir)
-            self._check_same_run(found, wanted)
+            same_images = wanted.get("dataset_sha256", "") == found.get("dataset_sha256")  # wherever their file lies
+            _check_same(found, wanted, configuration.MAY_CHANGE + ("dataset",) * same_images,
+                        f"{self.workdir} holds a run", "choose another --workdir or delete that folder")
             if begun:
                 here = provenance.continued(found, here)
         elif begun:
@@ -170,15 +159,13 @@ class Run:
                              "another --workdir or delete that folder")
         files.write_text(self.workdir / CONFIG, json.dumps(wanted | here, indent=1) + "\n")
 
-    def _check_same_run(self, found, wanted):
-        may_change = set(configuration.MAY_CHANGE)
-        if wanted.get("dataset_sha256", "") == found.get("dataset_sha256"):
-            may_change.add("dataset")  # the same images, wherever their file lies now
-        differing = [key for key in wanted if key not in may_change and found.get(key, wanted[key]) != wanted[key]]
-        if differing:
-            key = "protocol" if "protocol" in differing else differing[0]
-            raise InputError(f"{self.workdir} holds a run with {key}={found.get(key)!r}, not {wanted[key]!r}; "
-                             "choose another --workdir or delete that folder")
+
+def _check_same(found, wanted, may_change, what, remedy):
+    """Raises InputError, naming a setting, unless what was found was made with the settings wanted."""
+    differing = [key for key in wanted if key not in may_change and found.get(key, wanted[key]) != wanted[key]]
+    if differing:
+        key = "protocol" if "protocol" in differing else differing[0]  # which changes others
+        raise InputError(f"{what} with {key}={found.get(key)!r}, not {wanted[key]!r}; {remedy}")
 
 
 def _read_config(workdir):
@@ -186,8 +173,7 @@ def _read_config(workdir):
     path = Path(workdir) / CONFIG
     try:
         config = configuration.with_defaults(json.loads(path.read_text(encoding="utf-8")))
-        missing = {"image_shape", "num_train"} - set(config)
-        if missing:
+        if missing := {"image_shape", "num_train"} - set(config):
             raise ValueError(f"no {', '.join(sorted(missing))}")
         configuration.resolve(configuration.known_settings(config))
         return config
@@ -212,21 +198,24 @@ def load(workdir):
     return Run.open(workdir).model
 
 
+def tensorboard_writer(workdir):
+    """A function that writes each row of the log as TensorBoard scalars into `<workdir>/tensorboard`."""
+    @functools.cache
+    def writer():  # made at the first row: a refused run leaves no folder behind
+        return tf.summary.create_file_writer(str(Path(workdir) / "tensorboard"))
+
+    def write(row):
+        with writer().as_default(step=row["batch"]):
+            tf.summary.scalar("ELBO/train", row["train_ll"])
+            tf.summary.scalar("ELBO/validation", row["val_ll"])
+        writer().flush()
+    return write
+
+
 # --- a run in a folder of results -------------------------------------------------------------------------------------
 
 def finished(config, results_dir):
-    """The record of a run, if it is there.
-
-    Args:
-      config: resolved configuration.
-      results_dir: folder of results.
-
-    Returns:
-      dict or None.
-
-    Raises:
-      InputError: when the record was made with another configuration, as with another k; it is not overwritten.
-    """
+    """The record of a run, None if there is none; raises InputError when it was made with other settings."""
     folder = Path(results_dir) / config.protocol
     record = records.read_record(folder, config.name)
     if record is None:
@@ -234,33 +223,18 @@ def finished(config, results_dir):
     found = configuration.with_defaults(record["config"])
     if found["preparation"] != config.preparation:
         return None  # of the earlier images; this run's record will take its place
-    for key, wanted in configuration.as_recorded(config).items():
-        if key in ("test_samples", "num_test_images") and record["test_ll"] is None:
-            continue  # not tested yet
-        if found.get(key, wanted) != wanted:
-            raise InputError(f"{folder} holds {config.name} with {key}={found[key]!r}, not {wanted!r}; "
-                             "choose another --results_dir or delete the record")
+    _check_same(found, configuration.as_recorded(config),
+                ("test_samples", "num_test_images") if record["test_ll"] is None else (),  # not tested yet
+                f"{folder} holds {config.name}", "choose another --results_dir or delete the record")
     return record
 
 
-def complete(config, results_dir, dataset=None, test=True, on_validation=None, cache=None):
-    """Trains and tests one model and writes its record, unless the record is there already.
+def complete(config, results_dir, dataset=None, test=True, cache=None):
+    """Trains and tests one model and writes its record, unless the record is there already; returns the record.
 
-    A run that was recorded untested is tested from its checkpoint when it is asked for with `test`.
-
-    Args:
-      config: configuration; `preset` names the table it is for.
-      results_dir: folder of results; the record goes to `<results_dir>/<protocol>/records`.
-      dataset: data.Dataset, when it is already loaded.
-      test: whether to test with `config.test_samples`; k = 5 always is.
-      on_validation, cache: as in `Run.train`.
-
-    Returns:
-      The record, a dict with the keys records.FIELDS and `config`; None in the fields of a test that was not made.
-
-    Raises:
-      InputError: for a wrong configuration, or a record of the same name made with another one.
-      NonFiniteError: at a NaN or infinity in training or in a test.
+    A run that was recorded without `test`, which has the test at k = 5 alone, is tested later from its checkpoint.
+    Without `test`, a run that meets a NaN or infinity has a validation ELBO of NaN, so that nothing selects it; with
+    it, NonFiniteError is raised. Runs that share a `cache`, a CompiledCache, are made one after the other.
     """
     run = Run.in_results(config, results_dir, dataset)
     record = finished(run.config, results_dir)
@@ -269,80 +243,38 @@ def complete(config, results_dir, dataset=None, test=True, on_validation=None, c
     num_images, images = run.config.num_test_images, run.dataset.test
     if num_images and num_images > len(images):
         raise InputError(f"num_test_images is {num_images}; the test set has {len(images)}")
-    compiled = run._compiled(cache)
+    compiled, full = run._compiled(cache or CompiledCache()), None
     with files.lock(run.workdir):
-        trainer = run._train(compiled, on_validation)
-        quick = evaluate(run.model, images, 5)
-        measured = dict(params=run.model.count_params(), num_train=len(run.dataset.train), batches=trainer.step,
-                        best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
-                        val_ll_k5=round(trainer.best_ll, 3), test_ll_k5=round(quick.mean, 3))
+        trainer = run._trainer(compiled)
+        try:
+            trainer.run()
+            quick = evaluate(trainer.model, images, 5)
+            elbos = dict(val_ll_k5=round(trainer.best_ll, 3), test_ll_k5=round(quick.mean, 3))
+        except NonFiniteError:
+            if test:
+                raise
+            elbos = dict(val_ll_k5=math.nan)
         if test:
-            full = evaluate(run.model, images[:num_images], run.config.test_samples, folder=run.workdir)
-            _keep(run, results_dir, full)
-            measured |= dict(test_ll=round(full.mean, 3), test_ll_stderr=round(full.stderr, 3),
-                             num_samples=full.num_samples, num_test_images=full.num_images)
-        return _record(run, results_dir, measured, trainer.history)
+            full = evaluate(trainer.model, images[:num_images], run.config.test_samples, folder=run.workdir)
+            elbos |= dict(test_ll=round(full.mean, 3), test_ll_stderr=round(full.stderr, 3),
+                          num_samples=full.num_samples, num_test_images=full.num_images)
+        return _write_results(run, Path(results_dir) / run.config.protocol, trainer, elbos, full)
 
 
-def _keep(run, results_dir, evaluation):
-    """Writes the values of a test and the weights that were tested, as float32."""
-    folder = Path(results_dir) / run.config.protocol
-    files.write_npz(folder / "values" / f"{run.name}.npz", log_prob=np.float32(evaluation.log_prob),
-                    k=evaluation.num_samples, seed=0)
-    files.write_npz(folder / "weights" / f"{run.name}.npz", **{
-        f"{n:03d}": np.float32(variable.numpy()) for n, variable in enumerate(run.model.trainable_variables)})
-
-
-def record_divergence(config, results_dir):
-    """Writes the record of a run that met a NaN or infinity: its validation ELBO is NaN, so that nothing selects it.
-
-    Args:
-      config: of the run that `complete` raised NonFiniteError for.
-      results_dir: folder of results.
-
-    Returns:
-      The record.
-    """
-    run = Run.in_results(config, results_dir)
-    arrays, state = checkpoint.restore(run.workdir / checkpoint.CHECKPOINT)  # of the last good validation
-    return _record(run, results_dir, dict(
-        params=int(sum(a.size for a in arrays["best"])), num_train=run.began()["num_train"],
-        batches=state["step"], best_batch=state["best_step"], train_seconds=round(state["seconds"], 1),
-        val_ll_k5=float("nan")), state["history"])
-
-
-def _record(run, results_dir, measured, history):
-    """Writes the record of a run, and its learning curve."""
-    folder, config, began = Path(results_dir) / run.config.protocol, run.config, run.began()
+def _write_results(run, folder, trainer, elbos, test):
+    """Writes the learning curve and the record, and of a `test` the values and the weights; returns the record."""
+    config, name = run.config, run.config.name
+    if test:
+        files.write_npz(folder / "values" / f"{name}.npz", log_prob=np.float32(test.log_prob), k=test.num_samples,
+                        seed=0)
+        files.write_npz(folder / "weights" / f"{name}.npz", **{
+            f"{n:03d}": np.float32(variable.numpy()) for n, variable in enumerate(trainer.model.trainable_variables)})
+    files.write_table(folder / "curves" / f"{name}.csv", trainer.history, LOG_FIELDS)
     cell = published.cell(config.model, config.dataset, config.likelihood)
-    known = {key: config[key] for key in ("model", "likelihood", "protocol", "preset", "seed", "hidden_units",
-                                          "latent_dim")}
-    known |= {key: began[key] for key in ("device", "versions", "commit")}
-    known |= dict(dataset=dataset_name(config.dataset), paper_test_ll=cell.test_ll if cell else None)
-    record = {key: (known | measured).get(key) for key in records.FIELDS}
-    record["config"] = configuration.as_recorded(config)
-    files.write_table(folder / "curves" / f"{run.name}.csv", history, LOG_FIELDS)
-    records.write_record(folder, run.name, record)
+    known = config.to_dict() | run.began() | elbos | dict(
+        dataset=dataset_name(config.dataset), params=trainer.model.count_params(), batches=trainer.step,
+        best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
+        paper_test_ll=cell.test_ll if cell else None)
+    record = {key: known.get(key) for key in records.FIELDS} | {"config": configuration.as_recorded(config)}
+    records.write_record(folder, name, record)
     return record
-
-
-def tensorboard_writer(workdir):
-    """A function that writes each row of the log as TensorBoard scalars into `<workdir>/tensorboard`.
-
-    Args:
-      workdir: folder of the run.
-
-    Returns:
-      Function of a row of the log.
-    """
-    writers = []  # made at the first row: a refused run leaves no folder behind
-
-    def write(row):
-        if not writers:
-            writers.append(tf.summary.create_file_writer(str(Path(workdir) / "tensorboard")))
-        writer, = writers
-        with writer.as_default(step=row["batch"]):
-            tf.summary.scalar("ELBO/train", row["train_ll"])
-            tf.summary.scalar("ELBO/validation", row["val_ll"])
-        writer.flush()
-    return write

@@ -40,7 +40,7 @@ class Compiled:
         self.optimizer.build(model.trainable_variables)
         self._fresh = [v.numpy() for v in self.optimizer.variables]
         self.update = tf.function(self._update, jit_compile=True, autograph=False)
-        self.bounds = tf.function(self._bounds, jit_compile=True, autograph=False)
+        self.sum_of_bounds = tf.function(self._sum_of_bounds, jit_compile=True, autograph=False)
 
     def restart(self, model):
         """Takes the weights of another model of the same sizes, and a fresh optimiser."""
@@ -51,7 +51,7 @@ class Compiled:
 
     def _update(self, x, log_base, bits):
         """One gradient ascent step on the mean bound of a batch; returns the bound, nats per image."""
-        noise = self._noise(bits)
+        noise = standard_normal(bits, self.model.variable_dtype)
         with tf.GradientTape() as tape:
             bound = tf.reduce_mean(self.model.bound(x, log_base, noise))
             loss = -bound
@@ -59,12 +59,8 @@ class Compiled:
         self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
         return bound
 
-    def _noise(self, bits):
-        return standard_normal(bits, self.model.variable_dtype)
-
-    def _bounds(self, x, log_base, bits):
-        """The sum of the bounds of some images."""
-        return tf.reduce_sum(self.model.bound(x, log_base, self._noise(bits)))
+    def _sum_of_bounds(self, x, log_base, bits):
+        return tf.reduce_sum(self.model.bound(x, log_base, standard_normal(bits, self.model.variable_dtype)))
 
 
 class CompiledCache:
@@ -81,25 +77,22 @@ class CompiledCache:
         if key in self.entries:
             self.entries[key].restart(model)
         else:
-            while len(self.entries) >= self.SIZE:
-                del self.entries[next(iter(self.entries))]
+            if len(self.entries) == self.SIZE:
+                del self.entries[next(iter(self.entries))]  # the oldest
             self.entries[key] = Compiled(model, learning_rate)
         return self.entries[key]
 
 
 class Trainer:
-    """One training run.
+    """One training run: a Compiled, whose model is trained from the weights it has, on a data.Dataset."""
 
-    Args:
-      compiled: Compiled; its model is trained, from the weights it has.
-      dataset: data.Dataset.
-      config: resolved configuration (configuration.resolve).
-      workdir: folder of the run's checkpoint and log.
-    """
+    # besides the weights and the optimiser, what a checkpoint holds
+    STATE = ("step", "strikes", "best_step", "best_ll", "seconds", "history")
 
     def __init__(self, compiled, dataset, config, workdir):
         self.compiled, self.model, self.optimizer = compiled, compiled.model, compiled.optimizer
         self.config, self.workdir = config, Path(workdir)
+        self.path = self.workdir / checkpoint.CHECKPOINT
         self.stream = make_stream(config, len(dataset.train))
         self.train_images, self.train_base = self._place(dataset.train)
         self.validation_images, self.validation_base = self._place(dataset.validation)
@@ -119,6 +112,7 @@ class Trainer:
     # --- compiled -----------------------------------------------------------------------------------------------
 
     def _batch(self, indices, step):
+        """Images, base measure and random bits of batch number `step`."""
         shape = self.model.noise_shape(self.config.train_samples, self.config.batch_size)
         bits = random_bits(shape, self._seed_of(TRAINING, step))
         return tf.gather(self.train_images, indices), tf.gather(self.train_base, indices), bits
@@ -158,23 +152,14 @@ class Trainer:
         x, log_base = self.validation_images[start:start + size], self.validation_base[start:start + size]
         x, log_base = tf.ensure_shape(x, [size, x.shape[1]]), tf.ensure_shape(log_base, [size])
         bits = random_bits(self.model.noise_shape(self.config.train_samples, size), fold_in(seed, start))
-        return self.compiled.bounds(x, log_base, bits)
+        return self.compiled.sum_of_bounds(x, log_base, bits)
 
     # --- the run ------------------------------------------------------------------------------------------------
 
     def run(self, on_validation=None):
-        """Trains until early stopping or `config.max_batches`, then puts the best weights into the model.
+        """Trains until early stopping or `max_batches`, then takes the best weights; returns the log.
 
-        Args:
-          on_validation: called with each row of the log.
-
-        Returns:
-          The log: a list of dicts with the fields LOG_FIELDS, log-likelihoods in nats per image.
-
-        Raises:
-          NonFiniteError: at a NaN or infinity; the checkpoint is that of the last good validation.
-          InputError: when the run in the folder is past `config.max_batches` already, or was ended between two
-            validations and shall go on, or its checkpoint is damaged.
+        Raises NonFiniteError at a NaN or infinity; the checkpoint is then that of the last good validation.
         """
         self.resume()
         self._check_can_go_on()
@@ -195,6 +180,12 @@ class Trainer:
         checkpoint.assign(self.model.trainable_variables, self.best, self.path)
         return self.history
 
+    @property
+    def finished(self):
+        """Whether early stopping or the limit on batches has ended the run."""
+        limit = self.config.max_batches
+        return self.strikes >= self.config.patience or bool(limit and self.step >= limit)
+
     def _check_can_go_on(self):
         limit, period = self.config.max_batches, self.config.validate_every
         if limit and self.step > limit:
@@ -208,15 +199,15 @@ class Trainer:
         """A block of batches and a validation; the best weights and the log are kept."""
         started, before, indices = time.monotonic(), self._snapshot(), self._next_indices()
         bounds = self.train_block(indices, tf.constant(self.step)).numpy()
-        if not np.isfinite(bounds).all():
-            self._fail(before, indices, bounds)
+        finite = np.isfinite(bounds)
+        if not finite.all():
+            self._put(*before)
+            batch, name = self._find_non_finite(indices[:finite.argmin() + 1])
+            self._fail(before, f"{name} is not finite in batch {batch}")
         step = self.step + len(indices)
         val_ll = float(self.validate(tf.constant(step)))
         if not np.isfinite(val_ll):
-            self._put(before)
-            self.save()
-            raise NonFiniteError(f"the validation bound is {val_ll} after batch {step}; "
-                                 f"the last good checkpoint is {self.path}")
+            self._fail(before, f"the validation bound is {val_ll} after batch {step}")
         self.step, self.seconds = step, self.seconds + time.monotonic() - started
         self._note(float(bounds.mean()), val_ll)
 
@@ -226,12 +217,6 @@ class Trainer:
         start = self.step - self.step % period
         end = min(start + period, limit) if limit else start + period
         return self.stream(start, period)[self.step - start:end - start]
-
-    @property
-    def finished(self):
-        """Whether early stopping or the limit on batches has ended the run."""
-        limit = self.config.max_batches
-        return self.strikes >= self.config.patience or bool(limit and self.step >= limit)
 
     def _note(self, train_ll, val_ll):
         """Early stopping: counts the validations in a row that brought no new best, and keeps the best weights."""
@@ -245,70 +230,61 @@ class Trainer:
 
     # --- state --------------------------------------------------------------------------------------------------
 
-    @property
-    def path(self):
-        """The run's checkpoint."""
-        return self.workdir / checkpoint.CHECKPOINT
-
     def _weights(self):
         return [v.numpy() for v in self.model.trainable_variables]
 
     def _snapshot(self):
         return self._weights(), [v.numpy() for v in self.optimizer.variables]
 
-    def _put(self, snapshot):
-        checkpoint.assign(self.model.trainable_variables, snapshot[0], self.path)
-        checkpoint.assign(self.optimizer.variables, snapshot[1], self.path)
+    def _put(self, weights, optimizer):
+        checkpoint.assign(self.model.trainable_variables, weights, self.path)
+        checkpoint.assign(self.optimizer.variables, optimizer, self.path)
 
     def save(self):
-        """Writes the checkpoint (weights, best weights, optimiser, step, log) and the log as CSV."""
-        weights, optimizer = self._snapshot()
-        state = dict(step=self.step, strikes=self.strikes, best_step=self.best_step, best_ll=self.best_ll,
-                     seconds=self.seconds, history=self.history)
+        """Writes the log as CSV and the checkpoint."""
         # first the log: a finished run is not saved again, and must not lack its end
         files.write_table(self.workdir / "log.csv", self.history, LOG_FIELDS)
-        checkpoint.save(self.path, dict(weights=weights, best=self.best, optimizer=optimizer), state)
+        weights, optimizer = self._snapshot()
+        checkpoint.save(self.path, dict(weights=weights, best=self.best, optimizer=optimizer),
+                        {name: getattr(self, name) for name in self.STATE})
 
     def resume(self):
         """Goes back to the checkpoint in the run's folder, if there is one."""
-        if not self.path.exists():
-            return
-        arrays, state = checkpoint.restore(self.path)
-        self._put((arrays["weights"], arrays["optimizer"]))
-        self.best = arrays["best"]
-        for name, value in state.items():
-            setattr(self, name, value)
+        if self.path.exists():
+            arrays, state = checkpoint.restore(self.path)
+            self._put(arrays["weights"], arrays["optimizer"])
+            self.best = arrays["best"]
+            for name, value in state.items():
+                setattr(self, name, value)
 
     # --- what to say about a NaN --------------------------------------------------------------------------------
 
-    def _fail(self, before, indices, bounds):
-        """Goes back to the last good weights, keeps them, and raises with the batch and the tensor."""
-        bad = int(np.flatnonzero(~np.isfinite(bounds))[0])
-        self._put(before)
+    def _fail(self, before, reason):
+        """Keeps the weights of the last good validation, and raises."""
+        self._put(*before)
         self.save()
-        culprit = None
-        for n in range(bad + 1):  # the gradient of the batch before may be to blame
-            if n >= bad - 1:
-                culprit = culprit or self._first_non_finite(indices[n], self.step + n)
-            if culprit:
-                break
-            self.compiled.update(*self._batch(indices[n], self.step + n))
-        self._put(before)
-        where, name = (self.step + n, culprit) if culprit else (self.step + bad, "the bound")
-        raise NonFiniteError(f"{name} is not finite in batch {where}; the last good checkpoint is {self.path}")
+        raise NonFiniteError(f"{reason}; the last good checkpoint is {self.path}")
 
-    def _first_non_finite(self, indices, step):
-        """The name of the first tensor of a training step that is not finite, or None."""
-        model = self.model
-        x, log_base, bits = self._batch(indices, step)
-        noise = standard_normal(bits, model.variable_dtype)
+    def _find_non_finite(self, indices):
+        """Replays batches, the bound of whose last is not finite; returns (batch, name) of the first such tensor."""
+        for step, rows in enumerate(indices, self.step):
+            batch = self._batch(rows, step)
+            if step >= self.step + len(indices) - 2:  # the gradient of the batch before the last may be to blame
+                for name, tensor in self._tensors(*batch):
+                    if not np.isfinite(tf.convert_to_tensor(tensor)).all():
+                        return step, name
+            self.compiled.update(*batch)
+        return step, "the bound"
+
+    def _tensors(self, x, log_base, bits):
+        """(name, tensor) of all that a training step computes, in the order in which it does."""
+        noise = standard_normal(bits, self.model.variable_dtype)
         with tf.GradientTape() as tape:
-            mean, precision = model.encode(x)
-            log_weights, _ = model.importance_weights(x, (mean, precision), noise)
-            bound = tf.reduce_mean(model.bound(x, log_base, noise))
-        variables = model.trainable_variables
-        named = [("the image batch", x), *((f"weight {v.path}", v) for v in variables),
-                 ("the mean of q(z|x)", mean), ("the precision of q(z|x)", precision),
-                 ("the log importance weight", log_weights), ("the bound", bound),
-                 *((f"the gradient of {v.path}", g) for v, g in zip(variables, tape.gradient(bound, variables)))]
-        return next((name for name, tensor in named if not np.isfinite(tf.convert_to_tensor(tensor)).all()), None)
+            mean, precision = self.model.encode(x)
+            log_weights, _ = self.model.importance_weights(x, (mean, precision), noise)
+            bound = tf.reduce_mean(self.model.bound(x, log_base, noise))
+        variables = self.model.trainable_variables
+        return [("the image batch", x), *((f"weight {v.path}", v) for v in variables),
+                ("the mean of q(z|x)", mean), ("the precision of q(z|x)", precision),
+                ("the log importance weight", log_weights), ("the bound", bound),
+                *((f"the gradient of {v.path}", g) for v, g in zip(variables, tape.gradient(bound, variables)))]

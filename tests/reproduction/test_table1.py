@@ -10,8 +10,7 @@ from spvae_tf.files import lock, read_table
 from spvae_tf.reproduction import compare, figure2, table1
 from spvae_tf.spvae import MODELS
 from spvae_tf.training import configuration, records, run
-from spvae_tf.training import trainer as training
-from spvae_tf.training.run import Run
+from spvae_tf.training.trainer import NonFiniteError, Trainer
 
 
 def test_own_images_take_the_sizes_and_the_rounding_of_a_cell():
@@ -50,17 +49,17 @@ def test_the_paper_number_of_another_model_says_so():
 def test_reproduce_table1_goes_on_after_a_failure(tmp_path, monkeypatch, capsys):
     configs = [configuration.resolve(make_config(model, max_batches=2)) for model in ("SPVAE", "VAE")]
     monkeypatch.setattr(run, "load_data", lambda config: make_dataset())
-    train = Run._train
+    train = Trainer.run
 
-    def failing(run, *arguments):
-        if run.config.model == "SPVAE":
-            raise training.NonFiniteError("the bound is not finite")
-        return train(run, *arguments)
-    monkeypatch.setattr(Run, "_train", failing)
+    def failing(trainer):
+        if trainer.config.model == "SPVAE":
+            raise NonFiniteError("the bound is not finite")
+        return train(trainer)
+    monkeypatch.setattr(Trainer, "run", failing)
     assert table1.reproduce(configs, tmp_path) == 1
     assert "the bound is not finite" in capsys.readouterr().err
     assert [row["model"] for row in read_table(tmp_path / "paper" / "table1.csv")] == ["VAE"]
-    monkeypatch.setattr(Run, "_train", train)
+    monkeypatch.setattr(Trainer, "run", train)
     assert table1.reproduce(configs, tmp_path) == 0
     assert "already there" in capsys.readouterr().out
     assert [row["model"] for row in read_table(tmp_path / "paper" / "table1.csv")] == ["SPVAE", "VAE"]

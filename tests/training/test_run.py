@@ -73,7 +73,7 @@ def test_paper_number_stands_beside_ours(tmp_path):
 
 def test_finished_run_is_not_repeated(finished, monkeypatch):
     folder, record = finished
-    monkeypatch.setattr(Run, "_train", None)
+    monkeypatch.setattr(Trainer, "run", None)
     assert run.complete(make_config(), folder, make_dataset()) == record
 
 

@@ -250,7 +250,7 @@ def test_a_second_run_is_not_compiled_anew(tmp_path):
                     tmp_path / "again")
     again.run()
     compiled = first.compiled
-    for function, shapes in ((compiled.update, 1), (compiled.bounds, 2)):
+    for function, shapes in ((compiled.update, 1), (compiled.sum_of_bounds, 2)):
         assert function.experimental_get_tracing_count() == shapes  # another number of images at once in validation
 
 
