@@ -51,7 +51,8 @@ gc.enable()
 def run(main, commands=()):
     """Runs a script's main function.
 
-    Bad input is one line on standard error and exit status 2; a script returns 1 when part of its work failed.
+    Bad input is one line on standard error and exit status 2; a script returns 1 when part of its work failed. Ctrl-C
+    is one line, too, and status 130.
 
     Args:
       main: function that returns an exit status or None; of the command, where there are commands.
@@ -74,6 +75,9 @@ def run(main, commands=()):
     except NonFiniteError as error:
         print(f"failed: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        sys.exit(130)
 
 
 def _parse_flags(argv):

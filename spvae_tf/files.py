@@ -18,8 +18,7 @@ TEXT_COLUMNS = ("model", "dataset", "likelihood", "protocol", "preset", "device"
 def write_atomically(path, write):
     """Calls `write(temporary path)` and renames the result to `path`, so that nobody ever sees half a file.
 
-    Raises:
-      InputError: when the folder cannot be written.
+    Raises InputError when the folder cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -41,17 +40,9 @@ def write_text(path, text):
 
 @contextlib.contextmanager
 def lock(folder, wait=False):
-    """Keeps a folder for this process; the lock ends with the process, however that ends.
+    """Keeps a folder, which is made, for this process, and no longer than that lives.
 
-    Args:
-      folder: made when it does not exist; the lock is the file `.lock` in it.
-      wait: whether to wait for another process that has it.
-
-    Yields:
-      None.
-
-    Raises:
-      InputError: when another process has it, or the folder cannot be written.
+    Raises InputError when another process has it, unless it shall `wait`, or when the folder cannot be written.
     """
     folder = Path(folder)
     held = filelock.FileLock(folder / ".lock", timeout=-1 if wait else 0)
@@ -82,8 +73,7 @@ def write_table(path, rows, columns):
 def read_table(path):
     """The rows of a CSV that `write_table` wrote: dicts, with numbers as numbers and empty fields as None.
 
-    Raises:
-      InputError: when the file is missing or damaged.
+    Raises InputError when the file is missing or damaged.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -117,18 +107,9 @@ def write_npz(path, **arrays):
 
 
 def read_npz(path, required, optional=()):
-    """Reads arrays from a .npz file; pickled objects are never loaded.
+    """Reads arrays of these names from a .npz file; returns a dict name -> array. Pickled objects are never loaded.
 
-    Args:
-      path: of the file.
-      required: names of arrays.
-      optional: names of arrays that may be missing.
-
-    Returns:
-      dict name -> array.
-
-    Raises:
-      InputError: when the file or an array is missing or damaged.
+    Raises InputError when the file or a required array is missing, or an array is damaged.
     """
     try:
         archive = np.load(path, allow_pickle=False)

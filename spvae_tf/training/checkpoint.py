@@ -41,11 +41,9 @@ def restore(path):
 
 
 def assign(variables, arrays, path):
-    """Assigns arrays of a checkpoint to Keras variables, in order.
+    """Assigns arrays of a checkpoint to Keras variables, in order; raises InputError when shapes or dtypes differ.
 
-    Raises:
-      InputError: when shapes or dtypes differ, as after a change of the configuration or of Keras' dtype policy. Then
-        nothing is assigned.
+    Then nothing is assigned.
     """
     found, wanted = [tuple(a.shape) for a in arrays], [tuple(v.shape) for v in variables]
     if found != wanted:

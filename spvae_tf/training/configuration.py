@@ -15,10 +15,10 @@ from spvae_tf.errors import InputError, check_choice, check_integer
 from spvae_tf.model.likelihoods import get_likelihood
 from spvae_tf.model.region_graph import RegionGraph
 from spvae_tf.spvae import MODELS, canonical_name
-from spvae_tf.training.data import DATASETS, dataset_name, fingerprint
+from spvae_tf.training.data import DATASETS, check_name, dataset_name, fingerprint
 
 # As the paper's text says (section 4). `patience` is the number of validations in a row without a new best that end a
-# run, a reading of "decreased five times consecutively"; `stream` is a function of trainer.py.
+# run, a reading of "decreased five times consecutively"; `stream` is a function of streams.py.
 PAPER = dict(learning_rate_spvae=0.001, learning_rate_vae=0.001, patience=5, stream="epochs")
 # As the code does that made the authors' tables.
 RELEASED = dict(learning_rate_spvae=0.01, learning_rate_vae=0.001, patience=11, stream="restarted")
@@ -62,7 +62,7 @@ def make_config(model="SPVAE", dataset="mnist", likelihood="continuous", cell_of
     """
     model = canonical_name(model)
     get_likelihood(likelihood)
-    _check_dataset_name(dataset)
+    check_name(dataset)
     if cell_of is not None and (cell_of not in published.DATASETS or dataset in DATASETS):
         raise InputError(f"cell_of is {cell_of!r} for dataset {dataset!r}; it must be one of "
                          f"{', '.join(published.DATASETS)}, for an .npz")
@@ -75,11 +75,6 @@ def make_config(model="SPVAE", dataset="mnist", likelihood="continuous", cell_of
     if cell_of == "svhn_cropped":
         config.round_pixels = False  # as the authors leave SVHN's
     return config
-
-
-def _check_dataset_name(dataset):
-    if dataset not in DATASETS and not str(dataset).endswith(".npz"):
-        raise InputError(f"dataset is {dataset!r}; it must be one of {', '.join(DATASETS)} or the path of an .npz")
 
 
 def resolve(config, **changes):
@@ -99,7 +94,7 @@ def resolve(config, **changes):
     config = ml_collections.ConfigDict({key: value for key, value in config.items() if key != "name"} | changes)
     config.model = canonical_name(config.model)
     get_likelihood(config.likelihood)
-    _check_dataset_name(config.dataset)
+    check_name(config.dataset)
     check_choice("protocol", config.protocol, PROTOCOLS)
     _fill_in_protocol(config)
     _check_values(config)
@@ -116,24 +111,20 @@ def has_spn(model):
 
 def _fill_in_protocol(config):
     protocol = PROTOCOLS[config.protocol]
-    learning_rate = protocol["learning_rate_spvae" if has_spn(config.model) else "learning_rate_vae"]
-    for key, value in dict(learning_rate=learning_rate, patience=protocol["patience"],
-                           stream=protocol["stream"]).items():
+    of_model = "learning_rate_spvae" if has_spn(config.model) else "learning_rate_vae"
+    for key, source in (("learning_rate", of_model), ("patience", "patience"), ("stream", "stream")):
         if config[key] is None:
-            config[key] = value
+            config[key] = protocol[source]
 
 
 def _check_values(config):
     check_choice("stream", config.stream, STREAMS)
     check_choice("preparation", config.preparation, PREPARATIONS)
     for key in ("hidden_units", "latent_dim", "num_sums", "num_components", "batch_size", "train_samples",
-                "validate_every", "patience", "shuffle_buffer", "test_samples"):
-        check_integer(key, config[key])
-    for key in ("delta", "max_batches", "num_test_images"):
-        if config[key] is not None:
-            check_integer(key, config[key])
-    for key in ("seed", "data_seed"):
-        check_integer(key, config[key], low=0)
+                "validate_every", "patience", "shuffle_buffer", "test_samples", "delta", "max_batches",
+                "num_test_images", "seed", "data_seed"):
+        if config[key] is not None or key not in ("delta", "max_batches", "num_test_images"):
+            check_integer(key, config[key], low=0 if key in ("seed", "data_seed") else 1)
     if config.graph is not None and (not has_spn(config.model) or config.delta is not None):
         raise InputError(f"graph is for SPVAE and Conv-SPVAE without delta, not for {config.model} with "
                          f"delta={config.delta}")
@@ -182,8 +173,10 @@ def changes_as_text(config):
 # --- in records -------------------------------------------------------------------------------------------------------
 
 def settings_of(config):
-    """A resolved configuration as a dict, without the name, which follows from it."""
-    return {key: value for key, value in config.to_dict().items() if key != "name"}
+    """A resolved configuration as a dict, without its name; of a user's own images it has `dataset_sha256`, too."""
+    digest = fingerprint(config.dataset)
+    settings = {key: value for key, value in config.to_dict().items() if key != "name"}
+    return settings if digest is None else settings | {"dataset_sha256": digest}
 
 
 def with_defaults(recorded):
@@ -192,26 +185,17 @@ def with_defaults(recorded):
 
 
 def known_settings(recorded):
-    """`with_defaults` without what is no setting, as what a run began with."""
+    """The settings alone of `with_defaults`; a dict."""
     settings = with_defaults(recorded)
-    return {key: settings[key] for key in make_config().keys()}
+    return {key: settings[key] for key in make_config()}
 
 
 def as_recorded(config):
-    """A configuration as records keep it, a dict without places of files on a machine.
-
-    Of a user's own images it names the file, not the folder, and has `images_digest`.
-    """
+    """`settings_of` as a record has it, without places of files on a machine."""
     kept = {key: value for key, value in settings_of(config).items() if key != "data_dir"}
-    return kept | {"dataset": Path(config.dataset).name} | images_digest(config)
-
-
-def images_digest(config):
-    """What tells a user's own images from others of the same name: {"dataset_sha256": …}, {} without such a file."""
-    digest = fingerprint(config.dataset)
-    return {} if digest is None else {"dataset_sha256": digest}
+    return kept | {"dataset": Path(config.dataset).name}
 
 
 def recorded_config(record):
-    """The resolved configuration of a record; raises InputError for a value that is not allowed."""
+    """The resolved configuration of a record; raises InputError as `resolve`."""
     return resolve(known_settings(record["config"]))

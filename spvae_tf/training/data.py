@@ -21,7 +21,7 @@ import pathlib
 import numpy as np
 
 from spvae_tf import published
-from spvae_tf.errors import InputError
+from spvae_tf.errors import InputError, check_integer
 from spvae_tf.files import read_npz
 from spvae_tf.model.likelihoods import get_likelihood
 
@@ -92,6 +92,12 @@ def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0,
     return Dataset(name=dataset_name(name), image_shape=images.shape[1:], **arrays)
 
 
+def check_name(name):
+    """Raises InputError unless `name` is one of `DATASETS` or the path of an .npz."""
+    if name not in DATASETS and not str(name).endswith(".npz"):
+        raise InputError(f"dataset is {name!r}; allowed: {', '.join(DATASETS)}, or the path of an .npz file")
+
+
 def dataset_name(name):
     """The name of a data set in records and tables: of an .npz its stem, "npz_<stem>" where that is in `DATASETS`."""
     stem = pathlib.Path(name).stem
@@ -99,11 +105,7 @@ def dataset_name(name):
 
 
 def fingerprint(name):
-    """The first 16 hexadecimal digits of an .npz's SHA-256; None for a name of `DATASETS` and for a missing file.
-
-    Raises:
-      InputError: the file cannot be read.
-    """
+    """The first 16 hexadecimal digits of an .npz's SHA-256; None for a name of `DATASETS` and for a missing file."""
     if name in DATASETS:
         return None
     try:
@@ -126,10 +128,7 @@ def _sha256(path, mtime_ns, size):
 
 
 def luma(rgb):
-    """Grey by the ITU-R 601 luma, 0.299 R + 0.587 G + 0.114 B: [..., 3] -> [...].
-
-    Of uint8 it is uint8, (19595 R + 38470 G + 7471 B) >> 16, as Pillow had it in 2019; of floats in [0, 1], float32.
-    """
+    """Step 1, 0.299 R + 0.587 G + 0.114 B: [..., 3] -> [...]; of uint8 it is uint8, as Pillow had it in 2019."""
     if np.issubdtype(rgb.dtype, np.floating):
         red, green, blue = np.moveaxis(rgb.astype(np.float32), -1, 0)
         return 0.299 * red + 0.587 * green + 0.114 * blue
@@ -145,15 +144,7 @@ def min_max_scale(x):
 
 
 def prepare(images, name, round_pixels=None):
-    """Steps 2 and 3 of the module's docstring, as of data set `name`.
-
-    Args:
-      images: uint8 in 0..255 or float32 in [0, 1], [n, height, width], grey.
-      name, round_pixels: as in `load_dataset`.
-
-    Returns:
-      float32 [n, height * width] in [0, 1].
-    """
+    """Steps 2 and 3, as of data set `name`, of grey images, uint8 in 0..255 or float32 in [0, 1], [n, H, W]."""
     x = images.reshape(len(images), -1).astype(np.float32)
     if name in ("mnist", "mnist_sample"):
         return x * np.float32(1 / 255) if images.dtype == np.uint8 else x
@@ -185,26 +176,16 @@ def load_splits(name, *, data_dir=None, seed=0):
     The authors' own lists divide and order the training images of MNIST and CIFAR-10. SVHN's validation set is the
     first 26,032 images of its `extra` file. A seed orders all other training sets, so that a prefix is a random subset.
 
-    Args:
-      name, data_dir, seed: as in `load_dataset`.
-
     Returns:
       A dict from "train", "validation" and "test" to (images, labels): images uint8 [n, height, width] in 0..255 or
       float32 in [0, 1]; labels int64 [n], or None.
-
-    Raises:
-      InputError: as in `load_dataset`.
     """
-    if not isinstance(seed, numbers.Integral) or seed < 0:
-        raise InputError(f"seed is {seed!r}; allowed: integers >= 0")
+    check_name(name)
+    check_integer("seed", seed, low=0)
     if name in OFFICIAL_SIZES:
         splits = _load_tfds(name, data_dir)
-    elif name in DATASETS:
-        splits = _load_npz(EMBEDDED_DIR / f"{name}.npz")
-    elif isinstance(name, (str, os.PathLike)) and os.fspath(name).endswith(".npz"):
-        splits = _load_npz(pathlib.Path(name))
     else:
-        raise InputError(f"data set is {name!r}; allowed: {', '.join(DATASETS)}, or the path of an .npz file")
+        splits = _load_npz(EMBEDDED_DIR / f"{name}.npz" if name in DATASETS else name)
     images, labels = splits["train"]
     if name in published.SPLIT_DATASETS:
         for split, rows in published.authors_splits(name).items():
@@ -261,16 +242,7 @@ def first_in_file_order(examples, split, count):
     """The first images of the official file, out of a split that TFDS wrote in the order of a hash.
 
     An example's `id` ("extra_000123") tells its position in the file. MNIST has no ids; its hash is of the position.
-
-    Args:
-      examples: `tf.data.Dataset` of the whole split, of this name.
-      count: number of images wanted.
-
-    Returns:
-      `tf.data.Dataset` of `count` examples, in file order.
-
-    Raises:
-      InputError: the ids are not the positions 0, 1, 2, ...
+    Takes a `tf.data.Dataset` of the whole split and returns one of `count` examples.
     """
     import tensorflow as tf
     from tensorflow_datasets.core import hashing
@@ -334,12 +306,7 @@ def _load_npz(path):
 
 
 def check_images(images, where):
-    """Grey images, uint8 or float32 [n, H, W], of an array of them.
-
-    Raises:
-      InputError: unless `images` are integers in 0..255 or floats in [0, 1], at least one, of shape [n, H, W],
-        [n, H, W, 1] or [n, H, W, 3]; `where` begins the message.
-    """
+    """Grey images, uint8 or float32 [n, H, W]; raises InputError, which begins with `where`, for other arrays."""
     if images.ndim not in (3, 4) or images.ndim == 4 and images.shape[-1] not in (1, 3):
         raise InputError(f"{where} has shape {images.shape}; allowed: [n, H, W], [n, H, W, 1], [n, H, W, 3]")
     if images.size == 0:

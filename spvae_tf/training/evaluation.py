@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import time
 from pathlib import Path
 
@@ -16,31 +17,25 @@ SECONDS_BETWEEN_SAVES = 30
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A test log-likelihood.
+    """A test log-likelihood."""
 
-    Attributes:
-      log_prob: float32 [num_images], nats per image.
-      num_samples: k.
-    """
-
-    log_prob: np.ndarray
-    num_samples: int
+    log_prob: np.ndarray  # float64 [num_images], nats
+    num_samples: int  # k
 
     @property
     def num_images(self):
-        """How many images were tested."""
+        """Of the test."""
         return len(self.log_prob)
 
     @property
     def mean(self):
         """Over images, nats per image."""
-        return float(self.log_prob.mean(dtype=np.float64))
+        return float(self.log_prob.mean())
 
     @property
     def stderr(self):
         """Standard error of the mean, over images; NaN of a single one."""
-        values = self.log_prob.astype(np.float64)
-        return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+        return float(self.log_prob.std(ddof=1) / np.sqrt(self.num_images)) if self.num_images > 1 else math.nan
 
     @property
     def median(self):
@@ -51,8 +46,7 @@ class Evaluation:
     def least_probable(self):
         """(which image, its nats, the mean of the others); on continuous data one can decide the mean."""
         image = int(self.log_prob.argmin())
-        others = np.delete(self.log_prob, image)
-        return image, float(self.log_prob[image]), float(others.mean(dtype=np.float64))
+        return image, float(self.log_prob[image]), float(np.delete(self.log_prob, image).mean())
 
 
 def evaluate(model, images, num_samples, seed=0, refinements=0, folder=None):
@@ -76,7 +70,7 @@ def evaluate(model, images, num_samples, seed=0, refinements=0, folder=None):
     path = folder and Path(folder) / f"values-k{num_samples}-seed{seed}-refinements{refinements}.npz"
     what = path and dict(k=num_samples, seed=seed, model=_digest([v.numpy() for v in model.trainable_variables]),
                          images=_digest([images]))
-    done = _read(path, what)
+    values = done = _read(path, what)
     last_save = time.monotonic()
     with tqdm(total=len(images), initial=len(done), unit="image", desc=f"k={num_samples}", disable=None,
               leave=False) as bar:
@@ -88,17 +82,17 @@ def evaluate(model, images, num_samples, seed=0, refinements=0, folder=None):
                 files.write_npz(path, log_prob=np.concatenate([done, log_probs]), **what)
                 last_save = time.monotonic()
 
-        values = done
         if len(done) < len(images):
-            new = model.estimate(images, num_samples, seed=seed, refinements=refinements, progress=progress,
-                                 skip=len(done))[0].numpy()
+            new, _ = model.estimate(images, num_samples, seed=seed, refinements=refinements, progress=progress,
+                                    skip=len(done))
             values = np.concatenate([done, new])
-    if not np.isfinite(values).all():
-        image = int(np.flatnonzero(~np.isfinite(values))[0])
+    finite = np.isfinite(values)
+    if not finite.all():
+        image = finite.argmin()
         raise NonFiniteError(f"the bound of test image {image} is {values[image]} (k = {num_samples})")
     if path:
         files.write_npz(path, log_prob=values, **what)
-    return Evaluation(values, num_samples)
+    return Evaluation(np.float64(values), num_samples)
 
 
 def _digest(arrays):

@@ -14,7 +14,7 @@ from spvae_tf.ops.device import on_gpu
 
 
 def here():
-    """`device`, `versions` and `commit`, as a dict."""
+    """`device`, `versions` and `commit` of this process, a dict."""
     return dict(device=device(), versions=versions(), commit=commit())
 
 
@@ -32,15 +32,12 @@ def device():
         gpu = tf.config.list_physical_devices("GPU")[0]
         return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{_processor()}, {cores} core{'' if cores == 1 else 's'}"
-
-
-def _processor():
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        processor = platform.processor() or platform.machine()
+    return f"{processor}, {cores} core{'' if cores == 1 else 's'}"
 
 
 def versions():

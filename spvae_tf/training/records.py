@@ -20,7 +20,6 @@ FIELDS = ("model", "dataset", "likelihood", "protocol", "preset", "seed", "hidde
           "test_ll_stderr", "num_samples", "num_test_images", "paper_test_ll", "device", "versions", "commit")
 
 TEST_FIELDS = ("test_ll_k5", "test_ll", "test_ll_stderr", "num_samples", "num_test_images")
-OPTIONAL_FIELDS = (*TEST_FIELDS, "paper_test_ll")
 
 
 def write_record(folder, name, record):
@@ -35,7 +34,7 @@ def read_record(folder, name):
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        check_record(record)
+        _check_record(record)
     except (ValueError, TypeError, AttributeError, OSError) as error:
         warnings.warn(f"record {path} is damaged ({error}); its run will be repeated", stacklevel=2)
         return None
@@ -50,23 +49,23 @@ def read_records(folder):
                                           r["hidden_units"], r["latent_dim"], -r["num_train"], r["seed"]))
 
 
-def check_record(record):
+def _check_record(record):
     """Raises InputError unless the record is a row of FIELDS with the configuration of the same run."""
     if missing := {*FIELDS, "config"} - set(record):
         raise InputError(f"no {', '.join(sorted(missing))}")
-    check_row(record)
+    _check_row(record, FIELDS)
     configuration.recorded_config(record)
     for key in ("model", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim"):
         if record["config"].get(key, record[key]) != record[key]:
             raise InputError(f"{key} is {record[key]!r}, but {record['config'][key]!r} in config")
 
 
-def check_row(row, fields=FIELDS):
+def _check_row(row, fields):
     """Raises InputError, naming the field, unless the dict is a row of a table of runs with these fields."""
     for field in fields:
         kinds = (str,) if field in files.TEXT_COLUMNS else (int, float)
-        optional = field in row and row[field] is None and field in OPTIONAL_FIELDS
-        if type(row.get(field)) not in kinds and not optional:
+        kinds += (type(None),) if field in (*TEST_FIELDS, "paper_test_ll") else ()
+        if field not in row or type(row[field]) not in kinds:
             raise InputError(f"{field} is {row.get(field)!r}")
     check_choice("model", row["model"], MODELS)
     check_choice("protocol", row["protocol"], configuration.PROTOCOLS)
@@ -82,7 +81,7 @@ def read_rows(path, fields=FIELDS):
     rows = files.read_table(path) if Path(path).exists() else []
     for row in rows:
         try:
-            check_row(row, fields)
+            _check_row(row, fields)
         except InputError as error:
             raise InputError(f"{path} is damaged ({error})") from error
     return rows

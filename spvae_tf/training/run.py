@@ -9,6 +9,7 @@
       weights/<name>.npz              the best weights on the validation set, numbered in the model's order
 """
 
+import contextlib
 import functools
 import json
 import math
@@ -22,7 +23,7 @@ from spvae_tf.errors import InputError
 from spvae_tf.model.region_graph import RegionGraph
 from spvae_tf.spvae import build_model
 from spvae_tf.training import checkpoint, configuration, provenance, records
-from spvae_tf.training.data import dataset_name, load_dataset
+from spvae_tf.training.data import dataset_name, fingerprint, load_dataset
 from spvae_tf.training.evaluation import evaluate
 from spvae_tf.training.trainer import LOG_FIELDS, CompiledCache, NonFiniteError, Trainer
 
@@ -49,13 +50,9 @@ class Run:
     """One run: its configuration, its folder, its model and its data.
 
     Args:
-      config: configuration; it is resolved here.
+      config: configuration; as an attribute it is resolved.
       workdir: folder of the run.
       dataset: data.Dataset, when it is already loaded.
-
-    Attributes:
-      config: resolved configuration.
-      workdir: Path.
     """
 
     def __init__(self, config, workdir, dataset=None):
@@ -89,7 +86,7 @@ class Run:
     @functools.cached_property
     def dataset(self):
         """data.Dataset; raises InputError when it cannot be read, or is not what the run was trained on."""
-        found = configuration.images_digest(self.config).get("dataset_sha256")
+        found = fingerprint(self.config.dataset)
         if self._trained_on and found and found != self._trained_on:
             raise InputError(f"{self.config.dataset} has changed since the run was trained: its dataset_sha256 is "
                              f"{found!r}, not {self._trained_on!r}")
@@ -107,10 +104,7 @@ class Run:
         return model
 
     def began(self):
-        """What the run began with: `image_shape`, `num_train`, `device`, `versions`, `commit`; a dict.
-
-        Of a run that went on elsewhere, `device` names all devices in turn.
-        """
+        """What the run began with: `image_shape`, `num_train`, `device` (all in turn), `versions`, `commit`; a dict."""
         return {key: value for key, value in _read_config(self.workdir).items() if key not in self.config}
 
     def train(self, on_validation=None):
@@ -126,25 +120,24 @@ class Run:
           InputError: when the folder belongs to another run, or another process is at work in it.
           NonFiniteError: at a NaN or infinity.
         """
-        compiled = self._compiled(CompiledCache())
-        with files.lock(self.workdir):
-            trainer = self._trainer(compiled)
+        with self._trainer() as trainer:
             trainer.run(on_validation)
         self.model = trainer.model
         return trainer
 
-    def _compiled(self, cache):
-        """Its sizes are checked before there is a folder: a wrong one leaves none."""
-        return cache.get(make_model(self.config, self.dataset.image_shape), self.config.learning_rate)
-
-    def _trainer(self, compiled):
-        self._claim()
-        return Trainer(compiled, self.dataset, self.config, self.workdir)
+    @contextlib.contextmanager
+    def _trainer(self, cache=None):
+        """Its Trainer, while the folder is this process's."""
+        model = make_model(self.config, self.dataset.image_shape)  # before there is a folder: a wrong size leaves none
+        compiled = (cache or CompiledCache()).get(model, self.config.learning_rate)
+        with files.lock(self.workdir):
+            self._claim()
+            yield Trainer(compiled, self.dataset, self.config, self.workdir)
 
     def _claim(self):
         """Writes config.json, what the run begins with; raises InputError when another run has begun in the folder."""
-        wanted = configuration.settings_of(self.config) | configuration.images_digest(self.config) | {
-            "image_shape": list(self.dataset.image_shape), "num_train": len(self.dataset.train)}
+        wanted = configuration.settings_of(self.config) | dict(
+            image_shape=list(self.dataset.image_shape), num_train=len(self.dataset.train))
         begun = (self.workdir / checkpoint.CHECKPOINT).exists()
         here = provenance.here()
         if (self.workdir / CONFIG).exists():
@@ -243,9 +236,8 @@ def complete(config, results_dir, dataset=None, test=True, cache=None):
     num_images, images = run.config.num_test_images, run.dataset.test
     if num_images and num_images > len(images):
         raise InputError(f"num_test_images is {num_images}; the test set has {len(images)}")
-    compiled, full = run._compiled(cache or CompiledCache()), None
-    with files.lock(run.workdir):
-        trainer = run._trainer(compiled)
+    full = None
+    with run._trainer(cache) as trainer:
         try:
             trainer.run()
             quick = evaluate(trainer.model, images, 5)

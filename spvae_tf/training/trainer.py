@@ -109,16 +109,11 @@ class Trainer:
         base = [self.model.log_base(images[start:start + BASE_BATCH]) for start in range(0, len(images), BASE_BATCH)]
         return images, tf.concat(base, 0)
 
-    # --- compiled -----------------------------------------------------------------------------------------------
-
     def _batch(self, indices, step):
         """Images, base measure and random bits of batch number `step`."""
         shape = self.model.noise_shape(self.config.train_samples, self.config.batch_size)
-        bits = random_bits(shape, self._seed_of(TRAINING, step))
+        bits = random_bits(shape, fold_in(fold_in(self.seed, TRAINING), step))
         return tf.gather(self.train_images, indices), tf.gather(self.train_base, indices), bits
-
-    def _seed_of(self, purpose, step):
-        return fold_in(fold_in(self.seed, purpose), step)
 
     def _train_block(self, indices, first_step):
         """Batches `indices` [n, batch_size] one after the other; returns their bounds [n].
@@ -140,7 +135,7 @@ class Trainer:
         count, num_pixels = self.validation_images.shape
         size = min(validation_batch(num_pixels), count)
         rest = count % size
-        seed = self._seed_of(VALIDATION, step)
+        seed = fold_in(fold_in(self.seed, VALIDATION), step)
         total = tf.reduce_sum(tf.map_fn(lambda start: self._sum_of_bounds(start, size, seed),
                                         tf.range(0, count - size + 1, size),
                                         fn_output_signature=self.model.variable_dtype))
@@ -153,8 +148,6 @@ class Trainer:
         x, log_base = tf.ensure_shape(x, [size, x.shape[1]]), tf.ensure_shape(log_base, [size])
         bits = random_bits(self.model.noise_shape(self.config.train_samples, size), fold_in(seed, start))
         return self.compiled.sum_of_bounds(x, log_base, bits)
-
-    # --- the run ------------------------------------------------------------------------------------------------
 
     def run(self, on_validation=None):
         """Trains until early stopping or `max_batches`, then takes the best weights; returns the log.
@@ -228,8 +221,6 @@ class Trainer:
         self.history.append(dict(batch=self.step, train_ll=train_ll, val_ll=val_ll, best=int(is_best),
                                  seconds=round(self.seconds, 2)))
 
-    # --- state --------------------------------------------------------------------------------------------------
-
     def _weights(self):
         return [v.numpy() for v in self.model.trainable_variables]
 
@@ -256,8 +247,6 @@ class Trainer:
             self.best = arrays["best"]
             for name, value in state.items():
                 setattr(self, name, value)
-
-    # --- what to say about a NaN --------------------------------------------------------------------------------
 
     def _fail(self, before, reason):
         """Keeps the weights of the last good validation, and raises."""

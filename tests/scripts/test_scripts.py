@@ -95,6 +95,18 @@ def test_evaluation_killed_and_started_again_loses_no_image(tmp_path):
     np.testing.assert_array_equal(np.load(values)["log_prob"], after)
 
 
+def test_ctrl_c_is_one_line(images, tmp_path):
+    flags = [CELL.format(images, "vae"), *TINY, "--config.max_batches=1000000", "--config.patience=1000000"]
+    process = subprocess.Popen([sys.executable, "scripts/train.py", *flags, f"--workdir={tmp_path}"], cwd=ROOT,
+                               text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "config.json").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (130, "interrupted; the same command goes on\n")
+
+
 def test_picture_of_a_run_is_named_after_it(workdir, tmp_path):
     out, _ = run("pictures.py", "--pictures=samples", f"--workdir={workdir}", f"--out_dir={tmp_path}")
     assert out.strip() == str(tmp_path / "samples_spvae_mine_continuous_paper_h4_z2_validate_every=8_seed0.png")

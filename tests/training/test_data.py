@@ -273,8 +273,8 @@ def test_bad_train_fraction(fraction):
 def test_bad_arguments(tmp_path):
     assert "keeps none of 20" in refusal(write_npz(tmp_path), "discrete", train_fraction=0.04)
     assert "likelihood is 'binary'" in refusal("mnist_sample", "binary")
-    assert "data set is 'minst'" in refusal("minst", "discrete")
-    assert "data set is None" in refusal(None, "discrete")
+    assert "dataset is 'minst'" in refusal("minst", "discrete")
+    assert "dataset is None" in refusal(None, "discrete")
     for seed in (-1, 0.5, None):
         assert f"seed is {seed!r}" in refusal("mnist_sample", "discrete", seed=seed)
     for name in data.OFFICIAL_SIZES:
