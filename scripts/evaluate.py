@@ -34,8 +34,8 @@ def main():
     config = run.config
     print(f"{config.model} on {config.dataset}, {config.likelihood}: test ELBO (k = {result.num_samples}{fitted}) "
           f"{result.mean:.2f} ± {result.stderr:.2f} nats per image "
-          f"(standard error over {result.num_images} of {len(test)} test images)")
-    if result.num_images > 1:
+          f"(standard error over {len(result.log_prob)} of {len(test)} test images)")
+    if len(result.log_prob) > 1:
         image, log_prob, others = result.least_probable
         print(f"median {result.median:.2f}; the least probable is image {image} with {log_prob:.2f}, the mean of the "
               f"others {others:.2f}")

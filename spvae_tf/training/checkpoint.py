@@ -41,10 +41,7 @@ def restore(path):
 
 
 def assign(variables, arrays, path):
-    """Assigns arrays of a checkpoint to Keras variables, in order; raises InputError when shapes or dtypes differ.
-
-    Then nothing is assigned.
-    """
+    """Assigns arrays to Keras variables, in order; raises InputError when shapes or dtypes differ, and assigns none."""
     found, wanted = [tuple(a.shape) for a in arrays], [tuple(v.shape) for v in variables]
     if found != wanted:
         raise InputError(f"checkpoint {path} belongs to another model: {len(found)} arrays of "

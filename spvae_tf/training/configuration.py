@@ -121,10 +121,13 @@ def _check_values(config):
     check_choice("stream", config.stream, STREAMS)
     check_choice("preparation", config.preparation, PREPARATIONS)
     for key in ("hidden_units", "latent_dim", "num_sums", "num_components", "batch_size", "train_samples",
-                "validate_every", "patience", "shuffle_buffer", "test_samples", "delta", "max_batches",
-                "num_test_images", "seed", "data_seed"):
-        if config[key] is not None or key not in ("delta", "max_batches", "num_test_images"):
-            check_integer(key, config[key], low=0 if key in ("seed", "data_seed") else 1)
+                "validate_every", "patience", "shuffle_buffer", "test_samples"):
+        check_integer(key, config[key])
+    for key in ("delta", "max_batches", "num_test_images"):
+        if config[key] is not None:
+            check_integer(key, config[key])
+    for key in ("seed", "data_seed"):
+        check_integer(key, config[key], low=0)
     if config.graph is not None and (not has_spn(config.model) or config.delta is not None):
         raise InputError(f"graph is for SPVAE and Conv-SPVAE without delta, not for {config.model} with "
                          f"delta={config.delta}")

@@ -126,7 +126,6 @@ def _sha256(path, mtime_ns, size):
 
 # --- preparation ------------------------------------------------------------------------------------------------------
 
-
 def luma(rgb):
     """Step 1, 0.299 R + 0.587 G + 0.114 B: [..., 3] -> [...]; of uint8 it is uint8, as Pillow had it in 2019."""
     if np.issubdtype(rgb.dtype, np.floating):
@@ -169,7 +168,6 @@ def _rng(seed, split, purpose):
 
 # --- splits -----------------------------------------------------------------------------------------------------------
 
-
 def load_splits(name, *, data_dir=None, seed=0):
     """Loads and divides a data set, in grey but not prepared.
 
@@ -198,7 +196,6 @@ def load_splits(name, *, data_dir=None, seed=0):
 
 # --- TensorFlow Datasets ----------------------------------------------------------------------------------------------
 
-
 def _load_tfds(name, data_dir):
     """The official files, in their order, as `load_splits`: "train", "test" and, of SVHN, "validation"."""
     prepared = None if data_dir is None else _find_prepared(name, data_dir)
@@ -215,13 +212,10 @@ def _load_tfds(name, data_dir):
             found = info.splits[split].num_examples if split in info.splits else 0
             if found != official:
                 raise InputError(f"data set {name!r}: split {split!r} has {found} images, officially {official}")
-        image_feature = info.features["image"]
-        splits = {split: _decode(first_in_file_order(datasets[split], split, sizes[split]), image_feature)
-                  for split in ("train", "test")}
+        splits = {split: first_in_file_order(datasets[split], split, sizes[split]) for split in ("train", "test")}
         if "extra" in sizes:
-            splits["validation"] = _decode(first_in_file_order(datasets["extra"], "extra", SVHN_VALIDATION),
-                                           image_feature)
-        return splits
+            splits["validation"] = first_in_file_order(datasets["extra"], "extra", SVHN_VALIDATION)
+        return {split: _decode(examples, info.features["image"]) for split, examples in splits.items()}
     except InputError:
         raise
     except Exception as error:  # TFDS raises whatever its network, file and proto libraries raise
@@ -247,12 +241,11 @@ def first_in_file_order(examples, split, count):
     import tensorflow as tf
     from tensorflow_datasets.core import hashing
 
-    by_hash = None if "id" in examples.element_spec else np.array(
-        sorted(range(count), key=hashing.Hasher(split).hash_key))
+    by_hash = np.array(sorted(range(count), key=hashing.Hasher(split).hash_key))
     kept, positions, read = [], [], 0
     for batch in examples.batch(4096).as_numpy_iterator():
         size = len(batch["label"])
-        position = by_hash[read:read + size] if by_hash is not None else np.array(
+        position = by_hash[read:read + size] if "id" not in batch else np.array(
             [int(name.decode().removeprefix(f"{split}_")) for name in batch["id"]])
         read += size
         wanted = position < count
@@ -284,7 +277,6 @@ def _grey(images):
 
 
 # --- .npz files -------------------------------------------------------------------------------------------------------
-
 
 def _load_npz(path):
     """An .npz of images, checked, as `load_splits`."""

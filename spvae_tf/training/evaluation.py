@@ -23,11 +23,6 @@ class Evaluation:
     num_samples: int  # k
 
     @property
-    def num_images(self):
-        """Of the test."""
-        return len(self.log_prob)
-
-    @property
     def mean(self):
         """Over images, nats per image."""
         return float(self.log_prob.mean())
@@ -35,7 +30,8 @@ class Evaluation:
     @property
     def stderr(self):
         """Standard error of the mean, over images; NaN of a single one."""
-        return float(self.log_prob.std(ddof=1) / np.sqrt(self.num_images)) if self.num_images > 1 else math.nan
+        count = len(self.log_prob)
+        return float(self.log_prob.std(ddof=1) / np.sqrt(count)) if count > 1 else math.nan
 
     @property
     def median(self):

@@ -142,9 +142,11 @@ class Run:
         here = provenance.here()
         if (self.workdir / CONFIG).exists():
             found = _read_config(self.workdir)
-            same_images = wanted.get("dataset_sha256", "") == found.get("dataset_sha256")  # wherever their file lies
-            _check_same(found, wanted, configuration.MAY_CHANGE + ("dataset",) * same_images,
-                        f"{self.workdir} holds a run", "choose another --workdir or delete that folder")
+            may_change = configuration.MAY_CHANGE
+            if wanted.get("dataset_sha256", "") == found.get("dataset_sha256"):
+                may_change += ("dataset",)  # the same images, wherever their file lies now
+            _check_same(found, wanted, may_change, f"{self.workdir} holds a run",
+                        "choose another --workdir or delete that folder")
             if begun:
                 here = provenance.continued(found, here)
         elif begun:
@@ -249,7 +251,7 @@ def complete(config, results_dir, dataset=None, test=True, cache=None):
         if test:
             full = evaluate(trainer.model, images[:num_images], run.config.test_samples, folder=run.workdir)
             elbos |= dict(test_ll=round(full.mean, 3), test_ll_stderr=round(full.stderr, 3),
-                          num_samples=full.num_samples, num_test_images=full.num_images)
+                          num_samples=full.num_samples, num_test_images=len(full.log_prob))
         return _write_results(run, Path(results_dir) / run.config.protocol, trainer, elbos, full)
 
 

@@ -155,7 +155,6 @@ class Trainer:
         Raises NonFiniteError at a NaN or infinity; the checkpoint is then that of the last good validation.
         """
         self.resume()
-        self._check_can_go_on()
         last_save = time.monotonic()
         # disable=None: quiet where standard error is no terminal
         with tqdm(total=self.config.max_batches, initial=self.step, unit="batch", disable=None, leave=False) as bar:
@@ -179,17 +178,8 @@ class Trainer:
         limit = self.config.max_batches
         return self.strikes >= self.config.patience or bool(limit and self.step >= limit)
 
-    def _check_can_go_on(self):
-        limit, period = self.config.max_batches, self.config.validate_every
-        if limit and self.step > limit:
-            raise InputError(f"max_batches is {limit}; the run in {self.workdir} has had {self.step} already")
-        if self.step % period and not self.finished:  # the validation there would count as one more
-            raise InputError(f"the run in {self.workdir} was ended after {self.step} batches, between two validations, "
-                             f"which are every {period}; it cannot go on as if it had not been: choose another folder "
-                             "or delete that one")
-
     def _train_to_next_validation(self):
-        """A block of batches and a validation; the best weights and the log are kept."""
+        """A block of batches and a validation; early stopping counts those in a row that brought no new best."""
         started, before, indices = time.monotonic(), self._snapshot(), self._next_indices()
         bounds = self.train_block(indices, tf.constant(self.step)).numpy()
         finite = np.isfinite(bounds)
@@ -202,7 +192,13 @@ class Trainer:
         if not np.isfinite(val_ll):
             self._fail(before, f"the validation bound is {val_ll} after batch {step}")
         self.step, self.seconds = step, self.seconds + time.monotonic() - started
-        self._note(float(bounds.mean()), val_ll)
+        is_best = val_ll > self.best_ll
+        if is_best:
+            self.best_ll, self.best_step, self.best, self.strikes = val_ll, step, self._weights(), 0
+        else:
+            self.strikes += 1
+        self.history.append(dict(batch=step, train_ll=float(bounds.mean()), val_ll=val_ll, best=int(is_best),
+                                 seconds=round(self.seconds, 2)))
 
     def _next_indices(self):
         """The images of the batches up to the next validation; blocks begin at multiples of `validate_every`."""
@@ -210,16 +206,6 @@ class Trainer:
         start = self.step - self.step % period
         end = min(start + period, limit) if limit else start + period
         return self.stream(start, period)[self.step - start:end - start]
-
-    def _note(self, train_ll, val_ll):
-        """Early stopping: counts the validations in a row that brought no new best, and keeps the best weights."""
-        is_best = val_ll > self.best_ll
-        if is_best:
-            self.best_ll, self.best_step, self.best, self.strikes = val_ll, self.step, self._weights(), 0
-        else:
-            self.strikes += 1
-        self.history.append(dict(batch=self.step, train_ll=train_ll, val_ll=val_ll, best=int(is_best),
-                                 seconds=round(self.seconds, 2)))
 
     def _weights(self):
         return [v.numpy() for v in self.model.trainable_variables]
@@ -240,13 +226,21 @@ class Trainer:
                         {name: getattr(self, name) for name in self.STATE})
 
     def resume(self):
-        """Goes back to the checkpoint in the run's folder, if there is one."""
-        if self.path.exists():
-            arrays, state = checkpoint.restore(self.path)
-            self._put(arrays["weights"], arrays["optimizer"])
-            self.best = arrays["best"]
-            for name, value in state.items():
-                setattr(self, name, value)
+        """Goes back to the checkpoint in the run's folder, if there is one; raises InputError if it cannot go on."""
+        if not self.path.exists():
+            return
+        arrays, state = checkpoint.restore(self.path)
+        self._put(arrays["weights"], arrays["optimizer"])
+        self.best = arrays["best"]
+        for name, value in state.items():
+            setattr(self, name, value)
+        limit, period = self.config.max_batches, self.config.validate_every
+        if limit and self.step > limit:
+            raise InputError(f"max_batches is {limit}; the run in {self.workdir} has had {self.step} already")
+        if self.step % period and not self.finished:  # the validation there would count as one more
+            raise InputError(f"the run in {self.workdir} was ended after {self.step} batches, between two validations, "
+                             f"which are every {period}; it cannot go on as if it had not been: choose another folder "
+                             "or delete that one")
 
     def _fail(self, before, reason):
         """Keeps the weights of the last good validation, and raises."""

@@ -20,7 +20,7 @@ def test_evaluation_counts_every_image():
             return tf.constant(images[:, 0] + num_samples), None
     images = np.array([[-1.0], [3.0], [4.0]], np.float32)
     result = evaluate(Model(), images, 5)
-    assert result.mean == pytest.approx(7) and result.num_samples == 5 and result.num_images == 3
+    assert result.mean == pytest.approx(7) and result.num_samples == 5 and len(result.log_prob) == 3
     assert result.stderr == pytest.approx(statistics.stdev([-1, 3, 4]) / math.sqrt(3))
     np.testing.assert_allclose(result.log_prob, [4, 8, 9])
     assert math.isnan(evaluate(Model(), images[:1], 5).stderr)
