@@ -1,4 +1,4 @@
-"""Stacked experts against one Keras VAE each (spvae_tf.plain): outputs, bounds, gradients; first weights."""
+"""Stacked experts against one Keras VAE each (model/reference.py): outputs, bounds, gradients; first weights."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""Small images' convolutions by written-out kernels, tile by tile, against one convolution per expert."""
+"""Convolutions of small images by matrix products, tile by tile, against one convolution per expert."""
 
 import itertools
 import math
