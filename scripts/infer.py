@@ -19,7 +19,7 @@ from spvae_tf.training.run import Run
 COMMANDS = ("sample", "inpaint", "score", "embed", "posterior")
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.", required=True)
-_OUT = flags.DEFINE_string("out", None, "Folder for the infer.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder for the answers.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "Folder of .png files or .npz; the run's test set when not given.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", None, "How many: new images, or of the test set (64 when not given), "
                                                        "or of --images (all when not given).", lower_bound=1)

@@ -1,9 +1,11 @@
 """A model's answers about images in files, as files: arrays (.npz), tables (.csv) and grids of pictures (.png).
 
 Every answer is a function of a model, a folder `out`, images `x` [n, pixels] with their `names`, k = `num_samples` and
-an integer `seed`. It writes into `out` and returns the files.
+an integer `seed`. It writes into `out` and returns the files. A file that is missing, damaged or does not fit the model
+raises InputError, and so does a folder that cannot be written.
 """
 
+import math
 from pathlib import Path
 
 import matplotlib
@@ -28,18 +30,12 @@ def read_images(path, image_shape, likelihood, dataset, round_pixels=None, seed=
     Args:
       path: a folder of .png files (8-bit grey or RGB), or an .npz with an array x (integers in 0..255 or floats in
         [0, 1]; [n, H, W], [n, H, W, 1] or [n, H, W, 3]).
-      image_shape: (height, width) of the model.
-      likelihood: "continuous" (noise is added) or "discrete".
-      dataset: the data set that the model was trained on; its preparation is theirs, too (data.prepare).
-      round_pixels: as in data.prepare.
-      seed: of the noise.
+      image_shape, likelihood: of the model; "continuous" adds noise, which `seed` decides.
+      dataset, round_pixels: of the run that trained it (data.prepare).
       mask: as in `read_mask`; None: all pixels are observed.
 
     Returns:
       (float32 [n, pixels] in [0, 1]; the images' names, their files' or their numbers; observed, bool [n, pixels]).
-
-    Raises:
-      InputError: when the images or the mask are missing, damaged, or of another size.
     """
     path = Path(path)
     if path.is_dir():
@@ -82,19 +78,10 @@ def _read_pngs(folder):
 
 
 def read_mask(mask, count, image_shape):
-    """Which pixels of images are observed.
+    """Which pixels are observed, bool [count, pixels], of images of a (height, width).
 
-    Args:
-      mask: the half that is hidden, one of HIDDEN_HALVES, or the path of an .npz with an array observed, bool [H, W]
-        for all images alike or [n, H, W].
-      count: number of images.
-      image_shape: (height, width).
-
-    Returns:
-      bool [count, pixels].
-
-    Raises:
-      InputError: for another word, or an array of another shape or dtype.
+    `mask` is the half that is hidden, one of HIDDEN_HALVES, or the path of an .npz with an array observed, bool [H, W]
+    for all images alike or [n, H, W].
     """
     if mask in HIDDEN_HALVES:
         return hide_half(mask, count, image_shape)
@@ -114,7 +101,7 @@ def sample(model, out, n, mean=True, seed=0):
     """New images: sample.npz (x, float32 [n, H, W]) and sample.png; `mean` as in the query."""
     x = model.sample(n, mean, seed).numpy().reshape(n, *model.image_shape)
     shown = x[:PICTURES**2]
-    return _write(out, "sample", dict(x=x), shown, columns=int(np.ceil(np.sqrt(len(shown)))))
+    return _write(out, "sample", dict(x=x), tile(shown, math.isqrt(len(shown) - 1) + 1))
 
 
 def inpaint(model, out, x, names, observed, num_draws, num_samples, seed=0):
@@ -124,9 +111,9 @@ def inpaint(model, out, x, names, observed, num_draws, num_samples, seed=0):
 
     mean = model.inpaint(x, observed, num_samples=num_samples, seed=seed)
     draws = shaped(model.inpaint(x, observed, num_draws, num_samples=num_samples, seed=seed))
-    rows = [shaped(x), shaped(np.where(observed, x, 0.5)), shaped(mean), *np.moveaxis(draws, 1, 0)]
     arrays = dict(mean=shaped(mean), draws=draws, observed=shaped(observed), names=names)
-    return _write(out, "inpaint", arrays, *rows)
+    rows = shaped(x), shaped(np.where(observed, x, 0.5)), shaped(mean), *np.moveaxis(draws, 1, 0)
+    return _write(out, "inpaint", arrays, _tile_rows(*rows))
 
 
 def score(model, out, x, names, num_samples, seed=0):
@@ -136,16 +123,17 @@ def score(model, out, x, names, num_samples, seed=0):
     k from which on the bound has changed little) and effective_sample_size (the least of the leaf VAEs that the image
     most probably uses; see `density.Diagnostics`).
     """
-    shape = (-1, *model.image_shape)
     report = model.diagnose(x, num_samples, seed=seed)
-    heat = model.outlier_score(x, num_samples, seed).heat.numpy().reshape(shape)
+    heat = model.outlier_score(x, num_samples, seed).heat.numpy().reshape(-1, *model.image_shape)
     used = model.most_probable_tree(x, num_samples, seed=seed).leaves.numpy() > 0
     sizes = np.where(used, report.effective_sample_size, np.inf).min(axis=(1, 2))
     table = dict(image=names, log_prob=report.log_prob.numpy(), standard_error=report.standard_error.numpy(),
                  num_samples=np.full(len(x), num_samples), levelled_off=report.levelled_off.numpy(),
                  effective_sample_size=sizes)
+    low, high = np.percentile(heat, [1, 99])
+    colours = matplotlib.colormaps["inferno"]((heat - low) / max(high - low, 1e-9))[..., :3]
     grey = np.repeat(x.reshape(*heat.shape, 1), 3, axis=-1)
-    return _write(out, "score", dict(heat=heat, names=names), grey, _colours(heat), table=table)
+    return _write(out, "score", dict(heat=heat, names=names), _tile_rows(grey, colours), table)
 
 
 def embed(model, out, x, names, num_samples, seed=0):
@@ -169,18 +157,16 @@ def posterior(model, out, x, names, num_samples, seed=0):
         arrays |= {f"children_{height}": children, f"sums_{height}": sums}
     leaves = states.leaves.numpy()
     table = dict(image=names) | {f"leaf_{r}_{c}": leaves[:, r, c] for r, c in np.ndindex(leaves.shape[1:])}
-    return _write(out, "posterior", arrays, x, reconstruction, table=table)
+    return _write(out, "posterior", arrays, _tile_rows(x, reconstruction), table)
 
 
-def _write(out, name, arrays, *rows, columns=None, table=None):
-    """Writes the .npz of an answer, the .png if there are rows of pictures, the .csv if there is a table."""
+def _write(out, name, arrays, picture=None, table=None):
+    """Writes the .npz of an answer, the .png and the .csv where there are any; returns their paths."""
     files = [Path(out) / f"{name}.npz"]
     write_npz(files[0], **arrays)
-    if rows:
+    if picture is not None:
         files.append(Path(out) / f"{name}.png")
-        if columns is None:
-            rows = [row[:PICTURES] for row in rows]
-        write_png(files[-1], tile(np.concatenate(rows), columns or len(rows[0]), GAP))
+        write_png(files[-1], picture)
     if table:
         files.append(Path(out) / f"{name}.csv")
         write_table(files[-1], [dict(zip(table, values)) for values in zip(*table.values())], list(table))
@@ -189,25 +175,22 @@ def _write(out, name, arrays, *rows, columns=None, table=None):
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
-def tile(images, columns, margin=2, background=1.0):
-    """Images side by side.
+def tile(images, columns, margin=GAP, background=1.0):
+    """Images [n, H, W] grey or [n, H, W, 3] RGB side by side, so many in a row.
 
-    Args:
-      images: [n, H, W] grey or [n, H, W, 3] RGB.
-      columns: images in a row.
-      margin: pixels between them.
-      background: shade of these pixels, and of missing images in the last row.
-
-    Returns:
-      [rows · (H + margin) − margin, columns · (W + margin) − margin], or RGB.
+    `background` is the shade of the `margin` pixels between them, and of missing images in the last row.
     """
     count, height, width, *channels = images.shape
-    rows = -(-count // columns)
-    canvas = np.full([rows * (height + margin), columns * (width + margin), *channels], background, images.dtype)
-    for n, image in enumerate(images):
-        row, column = n // columns * (height + margin), n % columns * (width + margin)
-        canvas[row:row + height, column:column + width] = image
-    return canvas[:-margin or None, :-margin or None]
+    rows, high, wide = -(-count // columns), height + margin, width + margin
+    tiles = np.full([rows * columns, high, wide, *channels], background, images.dtype)
+    tiles[:count, :height, :width] = images
+    grid = tiles.reshape(rows, columns, high, wide, *channels).swapaxes(1, 2)
+    return grid.reshape(rows * high, columns * wide, *channels)[:rows * high - margin, :columns * wide - margin]
+
+
+def _tile_rows(*rows):
+    """The first images of each row below those of the row before."""
+    return tile(np.concatenate([row[:PICTURES] for row in rows]), min(PICTURES, len(rows[0])))
 
 
 def write_png(path, image):
@@ -216,9 +199,3 @@ def write_png(path, image):
     pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8).repeat(SCALE, axis=0).repeat(SCALE, axis=1)
     png = tf.io.encode_png(pixels).numpy()
     write_atomically(path, lambda temporary: temporary.write_bytes(png))
-
-
-def _colours(heat):
-    """Heat as RGB [..., 3], from the 1st percentile of all of it to the 99th."""
-    low, high = np.percentile(heat, [1, 99])
-    return matplotlib.colormaps["inferno"]((heat - low) / max(high - low, 1e-9))[..., :3]

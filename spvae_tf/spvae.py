@@ -38,11 +38,6 @@ class SPVAE(Mixture):
     embed = latent.embed
 
 
-def default_delta(image_shape):
-    """The Δ that divides the longer side into at most four super-pixels: 7 for 28×28, 8 for 32×32 (section 4)."""
-    return -(-max(image_shape) // 4)
-
-
 def canonical_name(model):
     """The key of MODELS that is this name in any capitals; raises InputError when there is none."""
     names = {name.lower(): name for name in MODELS}
@@ -57,11 +52,9 @@ def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, del
 
     Args:
       model: "SPVAE", "VAE", "Conv-SPVAE" or "Conv-VAE".
-      image_shape: (height, width).
-      likelihood: "continuous" or "discrete".
-      hidden_units: H.
-      latent_dim: n_z.
-      delta: side of a super-pixel; None divides the longer side by four. Ignored by the VAEs.
+      image_shape, likelihood, hidden_units, latent_dim: as in `Mixture`.
+      delta: Δ, side of a super-pixel; None divides the longer side into at most four, 7 pixels each for 28×28 and 8 for
+        32×32 (section 4). Ignored by the VAEs.
       graph: RegionGraph to use instead of Poon & Domingos' (SPVAE and Conv-SPVAE).
       num_sums: sums per internal region.
       num_components: VAEs per leaf region of an SPVAE.
@@ -80,6 +73,6 @@ def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, del
             raise InputError(f"{model} takes no graph: it has a single region")
         graph, num_components = single_region(height * width), 1
     elif graph is None:
-        graph = poon_domingos(height, width, default_delta(image_shape) if delta is None else delta)
+        graph = poon_domingos(height, width, -(-max(image_shape) // 4) if delta is None else delta)
     return SPVAE(graph, image_shape, likelihood, architecture, hidden_units, latent_dim, num_sums, num_components,
                  seed)

@@ -1,4 +1,8 @@
-"""Answers a batch at a time, so that memory stays bounded, each with a seed of its own."""
+"""Answers a batch at a time, so that memory stays bounded, each batch with a seed of its own.
+
+A query takes a batch of each array and a seed, int32 [2]. The seed, an image's place in its batch and the size of the
+batch decide the noise of the image.
+"""
 
 import numpy as np
 import tensorflow as tf
@@ -7,21 +11,14 @@ from spvae_tf.ops.noise import fold_in
 
 
 def in_batches(query, arrays, seed, size, progress=None, skip=0):
-    """Asks a query of one batch after the other.
-
-    The seed decides the noise of an image together with its place in the batch and the size of the batch.
+    """Asks a query, which returns a structure of tensors [size, …], of one batch after the other: [n − skip, …].
 
     Args:
-      query: function of a batch of each of `arrays` and a seed, int32 [2]; returns a structure of tensors [size, …].
       arrays: NumPy arrays [n, …], or None in place of one; n may be 0.
-      seed: int32 [2]; every batch gets its own.
       size: of a batch; the last is filled up, so that all have one shape. Fewer than `size` make one batch of the next
         power of two: a query is compiled for few sizes.
       progress: called with (number done, the first tensor of the answers so far) after every batch.
       skip: elements at the beginning that are not asked about, whole batches of them and not all.
-
-    Returns:
-      The structure with tensors [n − skip, …].
     """
     n = len(arrays[0])
     size = min(size, 1 << max(n - 1, 0).bit_length())

@@ -1,6 +1,7 @@
 """How likely images are: log p(x) for any k in constant memory, marginals, conditionals, and how far to trust them.
 
 Everything here rests on `streamed_bound`: the leaves' bounds (2) with k = `num_samples`, and the SPN over them (9).
+Log-densities are in nats per image.
 """
 
 import math
@@ -24,7 +25,7 @@ REFINEMENT_RATE = 0.2  # Adam's at the first step; falls in a straight line to 0
 
 
 def log_prob(model, x, num_samples=1000, observed=None, seed=None, refinements=0):
-    """log p(x), or the marginal log p(x_observed), estimated by the bound with k = `num_samples` (equation 9).
+    """log p(x), or the marginal log p(x_observed), [batch], by the bound with k = `num_samples` (equation 9).
 
     The samples are streamed, so memory does not grow with k. A leaf without an observed pixel is exactly log 1;
     with nothing observed the result is exactly 0.
@@ -37,9 +38,6 @@ def log_prob(model, x, num_samples=1000, observed=None, seed=None, refinements=0
       refinements: steps by which q(z | x) is first fitted to each image on its own (`refine`); 0 takes the encoder's.
         It stays a bound, from some hundred steps on a tighter one, above all where a mask cuts through a leaf region.
 
-    Returns:
-      Tensor [batch], nats per image.
-
     Raises:
       InputError: on a wrong shape or dtype, an observed pixel outside [0, 1] or NaN, or a count out of range.
     """
@@ -47,28 +45,20 @@ def log_prob(model, x, num_samples=1000, observed=None, seed=None, refinements=0
 
 
 def estimate(model, x, num_samples=1000, observed=None, seed=None, refinements=0, progress=None, skip=0):
-    """The estimate of `log_prob` and how well its samples served; other arguments as there.
+    """(`log_prob`, the effective sample size of every leaf [batch, leaf regions, components]); arguments as there.
 
-    Args:
-      progress: called with (images done, the log-likelihoods so far) after every batch.
-      skip: images that were done before, as `progress` told; they are left out.
-
-    Returns:
-      (log_prob [batch − skip], nats per image; effective sample size of every leaf [batch, leaf regions, components]).
+    After every batch `progress` is called with (images done, the log-likelihoods so far). The first `skip` images, as
+    `progress` told of them, are left out.
     """
     return from_leaves(model, lambda x, observed, bound: bound[:2], x, num_samples, observed, seed, refinements,
                        progress, skip)
 
 
 def conditional_log_prob(model, x, query, evidence, num_samples=1000, seed=None, refinements=0):
-    """log p(x_query | x_evidence) = log p(x_query, x_evidence) − log p(x_evidence), [batch], nats per image.
+    """log p(x_query | x_evidence) = log p(x_query, x_evidence) − log p(x_evidence), [batch], as in `log_prob`.
 
-    Both are estimated with the same noise, so that what they share cancels. The difference of two lower bounds is
-    no bound; it is as good as the looser of the two.
-
-    Args:
-      x, num_samples, seed, refinements: as in `log_prob`; x may be NaN outside both masks.
-      query, evidence: bool [batch, pixels], disjoint.
+    `query` and `evidence` are disjoint masks. Both terms are estimated with the same noise, so that what they share
+    cancels. The difference of two lower bounds is no bound; it is as good as the looser of the two.
     """
     x = masks.check_shape(model, x)
     query, evidence = masks.check_mask("query", query, x.shape), masks.check_mask("evidence", evidence, x.shape)
@@ -108,11 +98,8 @@ def from_leaves(model, answer, x, num_samples, observed, seed, refinements=0, pr
 def streamed_bound(model, x, observed, num_samples, seed, posterior=None, codes=None):
     """The Bound of one batch over chunks of samples: encoder and base measure once, decoder once per chunk.
 
-    Args:
-      num_samples: k, an int32 tensor.
-      seed: int32 [2].
-      posterior: (mean, precision) of q(z | x); the encoder's when None.
-      codes: images times samples in a chunk; what suits the device when None.
+    A chunk is `codes` images times samples, or what suits the device. `posterior` is (mean, precision) of q(z | x), or
+    None for the encoder's.
     """
     batch = x.shape[0]
     chunk = max(1, (codes or codes_at_once(x.shape[1])) // batch)
@@ -200,16 +187,14 @@ def outlier_score(model, x, num_samples=1000, seed=None):
 
 @compiled()
 def _heat(model, x, leaf_bounds):
-    weights = [tf.exp(log_weights) for log_weights in leaves.prior_of_trees(model, 1)]
-    prior = model.spn.leaf_nodes(model.spn.downward(weights, tf.ones([1], leaf_bounds.dtype))[0])  # [1, R, K]
+    prior = leaves.in_tree(model, leaves.unobserved(model, x.shape[0]))
     base = tf.gather(model.likelihood.log_base(x), model.leaf_pixels, axis=1)
     base = tf.reduce_sum(tf.where(model.leaf_exists, base, 0), axis=2)
-    share = prior / tf.reduce_sum(prior, axis=2, keepdims=True)
-    marginal = tf.reduce_logsumexp(tf.math.log(share) + leaf_bounds, axis=2) + base  # [batch, R]
+    share = prior / tf.reduce_sum(prior, axis=2, keepdims=True)  # P(c)
+    marginal = tf.reduce_logsumexp(tf.math.log(share) + leaf_bounds, axis=2) + base  # log p(x_l), [batch, R]
     per_pixel = -marginal / model.leaf_exists.sum(axis=1).astype(model.variable_dtype)
-    parts = tf.repeat(tf.transpose(per_pixel), model.num_components, axis=0)[..., None]
-    parts = tf.repeat(parts, model.leaf_pixels.shape[1], axis=2)
-    return leaves.assemble(model, parts, tf.repeat(prior, x.shape[0], axis=0))
+    parts = tf.tile(tf.transpose(per_pixel)[:, None, :, None], [1, prior.shape[2], 1, model.leaf_pixels.shape[1]])
+    return leaves.assemble(model, parts, prior)
 
 
 class Diagnostics(typing.NamedTuple):
@@ -224,14 +209,13 @@ class Diagnostics(typing.NamedTuple):
 
 
 def diagnose(model, x, num_samples=1000, observed=None, tolerance=None, seed=None):
-    """A log-likelihood, and how far it is to be trusted: Diagnostics. What it says holds for all queries with this k.
+    """A log-likelihood, and how far to trust it and all queries with this k: Diagnostics; arguments as in `log_prob`.
 
     ∂ log p / ∂ L̂_l is P(leaf l | x), and Var L̂_l is about 1/ESS_l − 1/k for its effective sample size. Hence
     standard_error² = Σ_l P(l | x)² (1/ESS_l − 1/k). It does not see what the samples miss, and no leaf adds more than
     1 nat to it: where an effective sample size is near 1, trust the ladder of bounds more. It doubles the work.
 
     Args:
-      x, observed, seed: as in `log_prob`.
       num_samples: k, at least 2: one sample has no spread.
       tolerance: nats by which a bound that has levelled off may differ from the last, above 0; None takes twice the
         standard error of each image.
@@ -239,25 +223,18 @@ def diagnose(model, x, num_samples=1000, observed=None, tolerance=None, seed=Non
     num_samples = check_integer("num_samples", num_samples, low=2)
     if tolerance is not None and not (isinstance(tolerance, numbers.Real) and tolerance > 0):
         raise InputError(f"tolerance is {tolerance!r}; it must be a positive number of nats")
-    ladder = [2**n for n in range(num_samples.bit_length()) if 2**n < num_samples] + [num_samples]
+    ladder = [2**n for n in range((num_samples - 1).bit_length())] + [num_samples]
 
     def query(x, observed, seed):  # every rung begins with the samples of the last
         rungs = [streamed_bound(model, x, observed, tf.constant(k), seed) for k in ladder]
         value, sizes, leaf_bounds = rungs[-1]
-        error = _standard_error(model, leaf_bounds, sizes, tf.constant(num_samples))
+        chosen = leaves.in_tree(model, leaf_bounds)
+        variance = tf.maximum((num_samples - sizes) / (num_samples * sizes), 0)  # 1/ESS − 1/k, 0 for equal weights
+        error = tf.sqrt(tf.reduce_sum(tf.square(chosen) * variance, axis=[1, 2]))
         bounds = tf.stack([rung.log_prob for rung in rungs], axis=1)
         near = tf.abs(bounds - value[:, None]) <= (2 * error[:, None] if tolerance is None else tolerance)
         steady = tf.math.cumprod(tf.cast(near, tf.int32), axis=1, reverse=True)
-        first = len(ladder) - tf.reduce_sum(steady, axis=1)
-        return Diagnostics(value, error, sizes, tf.repeat([ladder], x.shape[0], axis=0), bounds,
-                           tf.gather(ladder, first))
+        first = tf.gather(ladder, len(ladder) - tf.reduce_sum(steady, axis=1))
+        return Diagnostics(value, error, sizes, tf.repeat([ladder], x.shape[0], axis=0), bounds, first)
 
     return in_batches(query, masks.check_images(model, x, observed), make_seed(seed), EVALUATION_BATCH)
-
-
-@compiled()
-def _standard_error(model, leaf_bounds, sizes, num_samples):
-    reached, _ = model.spn.posterior(leaf_bounds)
-    k = tf.cast(num_samples, sizes.dtype)
-    variance = tf.maximum((k - sizes) / (k * sizes), 0)  # 1/ESS − 1/k, exactly 0 for equal weights
-    return tf.sqrt(tf.reduce_sum(tf.square(model.spn.leaf_nodes(reached)) * variance, axis=[1, 2]))

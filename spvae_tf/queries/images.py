@@ -20,15 +20,9 @@ CODES = 1000  # images times samples, times draws or times steps, that are decod
 # --- new images -------------------------------------------------------------------------------------------------------
 
 def sample(model, n, mean=True, seed=None):
-    """New images: an induced tree from the root down, then z ~ N(0, I) for its VAEs (equations 5 and 3).
+    """n new images [n, pixels]: an induced tree from the root down, then z ~ N(0, I) for its VAEs (equations 5 and 3).
 
-    Args:
-      n: how many.
-      mean: True gives E[x | z], in [0, 1]. False draws from p(x | z), for a Gaussian any real number.
-      seed: integer; None draws a fresh one.
-
-    Returns:
-      Tensor [n, pixels].
+    Their pixels are E[x | z] where `mean` is True, and draws from p(x | z) where it is False.
     """
     return in_batches(lambda numbers, seed: sample_batch(model, numbers.shape[0], mean, seed),
                       [np.arange(check_integer("n", n))], make_seed(seed), CODES)
@@ -38,22 +32,16 @@ def sample_batch(model, batch, mean, seed):
     """`sample` of one batch, with its seed, int32 [2]."""
     seeds = split(seed, 3)
     outputs = _draw_from_prior(model, random_bits(model.noise_shape(1, batch), seeds[0]),
-                               leaves.bits_of_trees(model, batch, seeds[1]))
-    return _pixels(model, outputs, mean, seeds[2])
+                               random_bits([model.spn.num_sum_nodes, batch], seeds[1]))
+    return model.likelihood.mean(outputs) if mean else _draw_pixels(model, outputs, seeds[2])
 
 
 @compiled()
 def _draw_from_prior(model, bits, tree_bits):
     """Decoder outputs [batch, pixels] of trees and codes from the prior."""
-    batch = bits.shape[2]
     outputs = model.decode(standard_normal(bits, model.variable_dtype))
-    chosen = leaves.draw_trees(model, leaves.prior_of_trees(model, batch), tree_bits, batch)
+    chosen = leaves.draw_trees(model, leaves.unobserved(model, bits.shape[2]), tree_bits)
     return tuple(leaves.assemble(model, output[:, 0], chosen) for output in outputs)
-
-
-def _pixels(model, outputs, mean, seed):
-    """E[x | z], or a draw from p(x | z), of decoder outputs."""
-    return model.likelihood.mean(outputs) if mean else _draw_pixels(model, outputs, seed)
 
 
 @compiled(jit=False)
@@ -64,32 +52,33 @@ def _draw_pixels(model, outputs, seed):
 # --- missing pixels ---------------------------------------------------------------------------------------------------
 
 def inpaint(model, x, observed, num_draws=None, mean=True, num_samples=100, seed=None):
-    """Fills in unobserved pixels from p(x_unobserved | x_observed).
+    """Fills in unobserved pixels from p(x_unobserved | x_observed); other arguments as in `log_prob`.
 
     Given the observed pixels the trees have the SPN's posterior probabilities, and the code of each VAE the
     distribution of its k proposals z_i ~ q(z | x_observed) under normalised importance weights. A draw takes a
     tree, then a code for each of its VAEs (sampling importance resampling); the posterior mean sums over both.
 
     Args:
-      x: [batch, pixels] in [0, 1]; what stands at unobserved pixels does not matter and may be NaN.
-      observed: bool [batch, pixels], True where a pixel is observed.
       num_draws: None gives the posterior mean E[x_unobserved | x_observed]; an integer gives so many draws.
       mean: of draws, whether their pixels are E[x | z] or drawn from p(x | z), as in `sample`.
-      num_samples: k, from which all draws of an image are resampled.
-      seed: integer; None draws a fresh one.
 
     Returns:
       Tensor [batch, pixels], or [batch, num_draws, pixels]; observed pixels are those of x.
     """
     num_samples = check_integer("num_samples", num_samples)
-    x = masks.check_shape(model, x)
-    images = masks.check_images(model, x, masks.check_mask("observed", observed, x.shape))
+    images = masks.check_images(model, x, masks.as_array("observed", observed))  # None is no mask here
     draws = num_draws if num_draws is None else check_integer("num_draws", num_draws)
 
     def query(x, observed, seed):
         if draws is None:
             return posterior_mean(model, x, observed, num_samples, seed)
-        return _posterior_draws(model, x, observed, draws, mean, num_samples, seed)
+        batch, seeds = x.shape[0], split(seed, 4)
+        outputs = _draw_from_proposals(model, x, observed,
+                                       random_bits(model.noise_shape(num_samples, batch), seeds[0]),
+                                       random_bits([model.spn.num_sum_nodes, batch * draws], seeds[1]),
+                                       random_bits([model.num_experts, batch, draws], seeds[2]))
+        pixels = model.likelihood.mean(outputs) if mean else _draw_pixels(model, outputs, seeds[3])
+        return tf.where(observed[:, None], x[:, None], tf.reshape(pixels, [batch, draws, -1]))
 
     return in_batches(query, images, make_seed(seed), max(1, CODES // max(num_samples, draws or 1)))
 
@@ -103,19 +92,7 @@ def posterior_mean(model, x, observed, num_samples, seed):
 def _mean_of_proposals(model, x, observed, bits):
     outputs, weights, leaf_bounds = leaves.proposals(model, x, observed, bits)
     parts = tf.reduce_sum(model.likelihood.mean(outputs) * weights[..., None], axis=1)
-    reached, _ = model.spn.posterior(leaf_bounds)
-    return tf.where(observed, x, leaves.assemble(model, parts, model.spn.leaf_nodes(reached)))
-
-
-def _posterior_draws(model, x, observed, num_draws, mean, num_samples, seed):
-    batch = x.shape[0]
-    seeds = split(seed, 4)
-    outputs = _draw_from_proposals(
-        model, x, observed, random_bits(model.noise_shape(num_samples, batch), seeds[0]),
-        leaves.bits_of_trees(model, batch * num_draws, seeds[1]),
-        random_bits([model.num_experts, batch, num_draws], seeds[2]))
-    filled = tf.reshape(_pixels(model, outputs, mean, seeds[3]), [batch, num_draws, -1])
-    return tf.where(observed[:, None], x[:, None], filled)
+    return tf.where(observed, x, leaves.assemble(model, parts, leaves.in_tree(model, leaf_bounds)))
 
 
 @compiled()
@@ -123,9 +100,7 @@ def _draw_from_proposals(model, x, observed, bits, tree_bits, code_bits):
     """Decoder outputs [batch × draws, pixels] of trees and codes from the posterior."""
     outputs, weights, leaf_bounds = leaves.proposals(model, x, observed, bits)
     experts, batch, draws = code_bits.shape
-    _, mixtures = model.spn.upward(leaf_bounds)
-    mixtures = [tf.repeat(mixture, draws, axis=-1) for mixture in mixtures]
-    chosen = leaves.draw_trees(model, mixtures, tree_bits, batch * draws)
+    chosen = leaves.draw_trees(model, tf.repeat(leaf_bounds, draws, axis=0), tree_bits)
     codes = draw_index(weights[..., None], uniform(code_bits, x.dtype))  # [experts, batch, draws]
 
     def choose(output):
@@ -147,32 +122,22 @@ def reconstruct(model, x, num_samples=100, seed=None):
 
 
 def interpolate(model, x0, x1, steps=8, num_samples=100, seed=None):
-    """A path of images from the reconstruction of x0 to that of x1, straight in the latent states.
+    """A path from the reconstruction of x0 to that of x1, [batch, steps, pixels]; other arguments as in `log_prob`.
 
-    At t = 0 … 1 every leaf VAE has the code (1 − t) z₀ + t z₁ between its posterior means, and the trees the
-    probabilities (1 − t) P(· | x₀) + t P(· | x₁).
+    It is straight in the latent states: at t = 0 … 1 every leaf VAE has the code (1 − t) z₀ + t z₁ between its
+    posterior means, and the trees the probabilities (1 − t) P(· | x₀) + t P(· | x₁).
 
     Args:
       x0, x1: [batch, pixels] in [0, 1], the ends of the paths.
       steps: images on a path, at least 2.
-      num_samples, seed: as in `log_prob`.
-
-    Returns:
-      Tensor [batch, steps, pixels], in [0, 1].
     """
-    steps = check_integer("steps", steps)
+    steps = check_integer("steps", steps, low=2)
     x0, x1 = (masks.check_shape(model, x) for x in (x0, x1))
-    if steps < 2 or x0.shape != x1.shape:
-        raise InputError(f"interpolate got {steps} steps between images of shapes {x0.shape} and {x1.shape}; "
-                         "it needs at least 2 steps and equal shapes")
+    if x0.shape != x1.shape:
+        raise InputError(f"x0 has shape {x0.shape}, x1 {x1.shape}; interpolate needs equal shapes")
     ends = [from_leaves(model, lambda x, _, bound: leaves.codes(model, x, bound.leaves), x, num_samples, None, seed)
             for x in (x0, x1)]
-    t = np.linspace(0, 1, steps)
-
-    def path(start, end):  # [batch, …] -> [batch × steps, …]
-        blend = np.multiply.outer(1 - t, start) + np.multiply.outer(t, end)
-        return np.moveaxis(blend, 0, 1).reshape(-1, *start.shape[1:]).astype(model.variable_dtype)
-
-    pictures = in_batches(lambda codes, weights, _: leaves.picture(model, codes, weights),
-                          [path(*pair) for pair in zip(*ends)], make_seed(seed), CODES)
+    paths = [np.linspace(start, end, steps, axis=1, dtype=model.variable_dtype).reshape(-1, *start.shape[1:])
+             for start, end in zip(*ends)]  # [batch × steps, …]
+    pictures = in_batches(lambda codes, chosen, _: leaves.picture(model, codes, chosen), paths, make_seed(seed), CODES)
     return tf.reshape(pictures, [len(x0), steps, model.graph.num_variables])

@@ -30,33 +30,29 @@ def posterior(model, x, num_samples=100, observed=None, seed=None):
 
 @compiled()
 def states(model, leaf_bounds):
-    """The Posterior, given the leaves' bounds [batch, leaf regions, components]."""
-    spn, batch = model.spn, leaf_bounds.shape[0]
-    reached, choices = spn.posterior(leaf_bounds)
-    _, edges = spn.downward(choices, tf.ones([batch], leaf_bounds.dtype))
-    sums = [tf.reshape(reached[level.first_node:][:len(level.regions) * level.num_sums],
-                       [len(level.regions), level.num_sums, batch]) for level in spn.levels]
-    partitions = tf.zeros([len(model.graph.partitions), batch], leaf_bounds.dtype)
-    for level, edge in zip(spn.levels, edges) if model.graph.partitions else ():
-        products = tf.reduce_sum(edge, axis=2)  # P(product in the tree), [R, M, batch]
+    """The Posterior, given the leaves' bounds."""
+    reached, choices = model.spn.posterior(leaf_bounds)
+    sums = leaves.of_sums(model.spn, reached)
+    count, batch = len(model.graph.partitions), leaf_bounds.shape[0]
+    partitions = tf.zeros([count, batch], leaf_bounds.dtype)
+    for level, choice, in_tree in zip(model.spn.levels, choices, sums) if count else ():
+        products = tf.reduce_sum(choice * in_tree[:, None], axis=2)  # P(product in the tree), [R, M, batch]
         partitions += tf.math.unsorted_segment_sum(
-            tf.reshape(products, [-1, batch]), _partitions_of_products(spn, level), len(model.graph.partitions))
-    return Posterior(leaves=spn.leaf_nodes(reached), partitions=tf.transpose(partitions),
+            tf.reshape(products, [-1, batch]), _partitions_of_products(model.spn, level), count)
+    return Posterior(leaves=model.spn.leaf_nodes(reached), partitions=tf.transpose(partitions),
                      children=tuple(tf.transpose(choice, [3, 0, 2, 1]) for choice in choices),
-                     sums=tuple(tf.transpose(s, [2, 0, 1]) for s in sums))
+                     sums=tuple(tf.transpose(in_tree, [2, 0, 1]) for in_tree in sums))
 
 
 def _partitions_of_products(spn, level):
     """The number of the partition that each product [regions × products] of a level belongs to; −1: of none."""
     graph, numbers = spn.graph, np.full(level.children.shape[:2], -1)
-    for row, region in enumerate(level.regions):
-        first = 0
-        for partition in graph.partitions_of(region):
-            count = math.prod(spn.num_sums if graph.partitions_of(child) else spn.num_components
-                              for child in partition.children)
-            numbers[row, first:first + count] = graph.partitions.index(partition)
-            first += count
-    return numbers.reshape(-1)
+    for row, region in zip(numbers, level.regions):
+        partitions = graph.partitions_of(region)
+        counts = [math.prod(spn.num_sums if graph.partitions_of(child) else spn.num_components
+                            for child in partition.children) for partition in partitions]
+        row[:sum(counts)] = np.repeat([graph.partitions.index(partition) for partition in partitions], counts)
+    return numbers.ravel()
 
 
 class Tree(typing.NamedTuple):
@@ -84,28 +80,26 @@ def _tree(model, x, observed, leaf_bounds):
 
 
 def embed(model, x, num_samples=100, seed=0):
-    """The latent embedding of section 4.2, [batch, features]: the leaf VAEs' codes and the SPN's latent states.
+    """The latent embedding of section 4.2, [batch, features]; arguments as in `log_prob`.
 
-    With E experts (leaf regions × components, a region's side by side), each of latent dimension n_z, the features
-    are, in this order:
+    With E experts (leaf regions × components, a region's side by side) the features are, in this order:
 
     * E · n_z: for each expert its posterior mean E_q[z | x_l];
     * E: for each expert P(the induced tree ends in it | x);
     * one for each sum weight, in the order of `spn.sum_weights`: P(sum n is in the tree, y_n = product | x).
 
-    A VAE has no SPN, and its embedding is the first part alone: the mean of q(z | x). Arguments as in `log_prob`.
+    A VAE has no SPN, and its embedding is the first part alone: the mean of q(z | x).
     """
     return from_leaves(model, lambda x, _, bound: features(model, x, bound.leaves), x, num_samples, None, seed)
 
 
 @compiled()
 def features(model, x, leaf_bounds):
-    """The embedding, given the leaves' bounds [batch, leaf regions, components]."""
-    means, chosen = leaves.codes(model, x, leaf_bounds)
+    """The embedding, given the leaves' bounds."""
     batch = x.shape[0]
-    means = tf.reshape(means, [batch, -1])
+    means, chosen = (tf.reshape(part, [batch, -1]) for part in leaves.codes(model, x, leaf_bounds))
     if not model.spn.num_weights:
         return means
     _, choices = model.spn.posterior(leaf_bounds)
     _, edges = model.spn.downward(choices, tf.ones([batch], leaf_bounds.dtype))
-    return tf.concat([means, tf.reshape(chosen, [batch, -1]), tf.transpose(model.spn.by_weight(edges))], axis=1)
+    return tf.concat([means, chosen, tf.transpose(model.spn.by_weight(edges))], axis=1)

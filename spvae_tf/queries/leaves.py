@@ -2,6 +2,7 @@
 
 Inside, an expert's numbers are [experts, …, batch, …], as in the model. What the SPN is given or returns is
 [batch, leaf regions, components]: leaf bounds, in nats, or probabilities that the induced tree ends in a leaf.
+Nothing is observed where all leaf bounds are 0, and there the posterior of trees is their prior.
 """
 
 import itertools
@@ -11,9 +12,8 @@ import tensorflow as tf
 
 from spvae_tf.model import iwae
 from spvae_tf.ops.device import compiled
-from spvae_tf.ops.noise import random_bits, standard_normal, uniform
+from spvae_tf.ops.noise import standard_normal, uniform
 
-# --- codes ------------------------------------------------------------------------------------------------------------
 
 def sees(model, observed):
     """Whether an expert sees an observed pixel, bool [experts, batch]."""
@@ -30,11 +30,9 @@ def propose(model, x, observed):
 
 
 def proposals(model, x, observed, bits):
-    """k codes z_i ~ q(z | x_observed) of every expert, made of the random bits [experts, k, batch, latent_dim].
+    """k codes z_i ~ q(z | x_observed) of every expert, made of random bits of `noise_shape(k, batch)`.
 
-    Returns:
-      (their decoder outputs, a tuple of [experts, k, batch, pixels of a leaf]; their normalised importance weights
-      [experts, k, batch]; the leaf bounds they give [batch, leaf regions, components]).
+    They are returned as (the outputs of `decode`, normalised importance weights [experts, k, batch], leaf bounds).
     """
     log_weights, outputs = model.importance_weights(x, propose(model, x, observed), standard_normal(bits, x.dtype),
                                                     observed)
@@ -43,36 +41,34 @@ def proposals(model, x, observed, bits):
 
 @compiled()
 def codes(model, x, leaf_bounds):
-    """(E_q[z | x_l] [batch, experts, latent_dim], P(the tree ends in a leaf | x) [batch, leaf regions, components])."""
-    reached, _ = model.spn.posterior(leaf_bounds)
-    return tf.transpose(model.encode(x)[0], [1, 0, 2]), model.spn.leaf_nodes(reached)
+    """(E_q[z | x_l] [batch, experts, latent_dim], P(the tree ends in a leaf | x))."""
+    return tf.transpose(model.encode(x)[0], [1, 0, 2]), in_tree(model, leaf_bounds)
 
 
-# --- induced trees ----------------------------------------------------------------------------------------------------
-
-def prior_of_trees(model, batch):
-    """log w_nc of every level as `spn.sample_trees` and `spn.downward` take them, [R, M, S, batch]."""
-    return [tf.repeat(tf.cast(log_weights, model.variable_dtype)[..., None], batch, axis=-1)
-            for log_weights in model.spn.log_weights()]
+def unobserved(model, batch):
+    """Leaf bounds where nothing is observed: log 1."""
+    return model.by_region(tf.zeros([model.num_experts, batch], model.variable_dtype))
 
 
-def bits_of_trees(model, batch, seed):
-    """Random bits for `draw_trees`: for each level [regions, sums, batch]."""
-    levels = model.spn.levels
-    if not levels:
-        return []
-    sizes = [len(level.regions) * level.num_sums for level in levels]
-    parts = tf.split(random_bits([sum(sizes), batch], seed), sizes)
-    return [tf.reshape(part, [len(level.regions), level.num_sums, batch]) for part, level in zip(parts, levels)]
+@compiled()
+def in_tree(model, leaf_bounds):
+    """P(the induced tree ends in a leaf | x)."""
+    return model.spn.leaf_nodes(model.spn.posterior(leaf_bounds)[0])
 
 
-def draw_trees(model, log_weights, bits, batch):
-    """The leaves of one induced tree for each column of the levels' log-weights: 0 or 1."""
-    uniforms = [uniform(level, model.variable_dtype) for level in bits]
-    return model.spn.leaf_nodes(model.spn.sample_trees(log_weights, uniforms, batch))
+def draw_trees(model, leaf_bounds, bits):
+    """The leaves, 0 or 1, of one induced tree for each image, made of random bits [sums, batch]."""
+    _, mixtures = model.spn.upward(leaf_bounds)
+    uniforms = of_sums(model.spn, uniform(bits, model.variable_dtype))
+    return model.spn.leaf_nodes(model.spn.sample_trees(mixtures, uniforms, leaf_bounds.shape[0]))
 
 
-# --- images -----------------------------------------------------------------------------------------------------------
+def of_sums(spn, nodes):
+    """What the sums have, the last rows of [nodes, batch]: for each level [regions, sums, batch]."""
+    before = nodes.shape[0] - spn.num_nodes  # 0, or less where the rows are of the sums alone
+    return [tf.reshape(nodes[level.first_node + before:][:len(level.regions) * level.num_sums],
+                       [len(level.regions), level.num_sums, -1]) for level in spn.levels]
+
 
 @compiled()
 def picture(model, means, weights):
@@ -82,23 +78,20 @@ def picture(model, means, weights):
 
 
 def assemble(model, parts, weights):
-    """Images [batch, pixels] from the experts' parts: each pixel is the weighted sum over the leaves that hold it.
+    """Images [batch, pixels] from the experts' parts [experts, batch, pixels of a leaf].
 
-    Args:
-      parts: [experts, batch, pixels of a leaf].
-      weights: [batch, leaf regions, components], 0 or 1 for a tree's own image, posterior probabilities for the mean
-        over trees; they sum to one over the leaves that hold a pixel.
+    A pixel is the weighted sum over the leaves that hold it. Weights are 0 or 1 for a tree's own image, and
+    P(the tree ends in a leaf | x) for the mean over trees.
     """
     regions, components = weights.shape[1:]
-    parts = tf.reshape(parts, [regions, components, *parts.shape[1:]])
+    parts = tf.reshape(parts, [regions, components, *parts.shape[-2:]])
     mixed = tf.reshape(tf.einsum("rknp,nrk->rpn", parts, weights), [-1, weights.shape[0]])
     return tf.transpose(tf.reduce_sum(tf.gather(tf.pad(mixed, [[0, 1], [0, 0]]), _places(model)), axis=1))
 
 
 def _places(model):
-    """int32 [pixels, m], the up to m places of each pixel in [leaf regions × pixels of a leaf]; one past the end, where
-    `assemble` has a 0, fills up the rows."""
-    rows = np.flatnonzero(model.leaf_exists)
-    pixels = model.leaf_pixels.reshape(-1)[rows]
-    places = [rows[pixels == pixel] for pixel in range(model.graph.num_variables)]
-    return np.array(list(itertools.zip_longest(*places, fillvalue=model.leaf_pixels.size)), np.int32).T
+    """int32 [pixels, m], where a pixel lies in [leaf regions × pixels of a leaf]; the place past the end fills up."""
+    places = np.flatnonzero(model.leaf_exists)
+    pixels = model.leaf_pixels.ravel()[places]
+    of_pixels = [places[pixels == pixel] for pixel in range(model.graph.num_variables)]
+    return np.array(list(itertools.zip_longest(*of_pixels, fillvalue=model.leaf_pixels.size)), np.int32).T

@@ -11,14 +11,13 @@ is observed. What happens to a pixel that is unobserved, whatever stands there, 
 
 import numpy as np
 
-from spvae_tf.errors import InputError, check_choice
+from spvae_tf.errors import InputError
 
 HIDDEN_HALVES = ("left", "right", "top", "bottom")
 
 
 def hide_half(half, count, image_shape):
     """The mask, bool [count, pixels], that hides one of HIDDEN_HALVES of images of a (height, width)."""
-    check_choice("half", half, HIDDEN_HALVES)
     height, width = image_shape
     observed = np.ones(image_shape, bool)
     observed[{"left": np.s_[:, :width // 2], "right": np.s_[:, width // 2:],
@@ -48,7 +47,7 @@ def check_images(model, x, observed=None):
 
 def check_shape(model, x):
     """x as NumPy; raises InputError unless it is [batch, pixels]."""
-    x = _as_array("images", x)
+    x = as_array("images", x)
     if x.ndim != 2 or x.shape[1] != model.graph.num_variables:
         raise InputError(f"images have shape {x.shape}; the model takes [batch, {model.graph.num_variables}]")
     return x
@@ -56,13 +55,14 @@ def check_shape(model, x):
 
 def check_mask(name, mask, shape):
     """The mask as NumPy; raises InputError, with the argument's name, unless it is bool of that shape."""
-    mask = _as_array(name, mask)
+    mask = as_array(name, mask)
     if mask.dtype != bool or mask.shape != shape:
         raise InputError(f"{name} is {mask.dtype} of shape {mask.shape}; it must be bool of shape {shape}")
     return mask
 
 
-def _as_array(name, values):
+def as_array(name, values):
+    """Values as NumPy; raises InputError, with the argument's name, where their rows differ in length."""
     try:
         return np.asarray(values)
     except ValueError as error:

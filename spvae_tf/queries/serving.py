@@ -23,11 +23,10 @@ class Served(tf.Module):
     def __init__(self, model, num_samples, batch_size):
         super().__init__(name="spvae")
         self.weights = [variable.value for variable in model.variables]  # a SavedModel keeps what it finds here
+        codes = at_once_on_cpu(CPU_CODES, model.graph.num_variables)  # whatever it is exported on: it may run anywhere
         images = tf.TensorSpec([None, model.graph.num_variables], model.variable_dtype, name="x")
         observed = tf.TensorSpec(images.shape, tf.bool, name="observed")
-        seed = tf.TensorSpec([2], tf.int32, name="seed")
-        n = tf.TensorSpec([], tf.int32, name="n")
-        codes = at_once_on_cpu(CPU_CODES, model.graph.num_variables)  # whatever it is exported on: it may run anywhere
+        n, seed = tf.TensorSpec([], tf.int32, name="n"), tf.TensorSpec([2], tf.int32, name="seed")
 
         def log_prob(x, observed, seed):
             return streamed_bound(model, x, observed, tf.constant(num_samples), seed, codes=codes).log_prob
@@ -37,35 +36,38 @@ class Served(tf.Module):
 
         def of_images(query):
             def answer(x, observed, seed):
-                same = tf.debugging.assert_equal(
-                    tf.shape(x), tf.shape(observed), "x and observed must have the same shape")
-                with tf.control_dependencies([same]):  # else what follows may fail first, with another message
-                    x = tf.identity(x)
-                inside = tf.reduce_all(tf.where(observed, (x >= 0) & (x <= 1), True))
-                tf.debugging.Assert(inside, ["observed pixels must lie in [0, 1]"])
-                return in_batches_of_a_graph(query, [tf.where(observed, x, 0), observed], seed, batch_size, x.dtype)
-            return answer
+                return in_batches_of_a_graph(query, _checked_images(x, observed), seed, batch_size, x.dtype)
+            return tf.function(answer, input_signature=[images, observed, seed])
 
         def sample(n, seed):
             with tf.control_dependencies([tf.debugging.assert_non_negative(n, "n must not be negative")]):
-                n = tf.identity(n)
-            return in_batches_of_a_graph(lambda _, seed: sample_batch(model, batch_size, True, seed), [tf.range(n)],
+                numbers = tf.range(n)
+            return in_batches_of_a_graph(lambda _, seed: sample_batch(model, batch_size, True, seed), [numbers],
                                          seed, batch_size, model.variable_dtype)
 
-        self.log_prob = tf.function(of_images(log_prob), input_signature=[images, observed, seed])
-        self.inpaint = tf.function(of_images(inpaint), input_signature=[images, observed, seed])
+        self.log_prob, self.inpaint = of_images(log_prob), of_images(inpaint)
         self.sample = tf.function(sample, input_signature=[n, seed])
 
 
+def _checked_images(x, observed):
+    """[x with unobserved pixels set to 0, observed], once their shapes and the observed pixels are checked."""
+    same = tf.debugging.assert_equal(tf.shape(x), tf.shape(observed), "x and observed must have the same shape")
+    with tf.control_dependencies([same]):  # else what follows may fail first, with another message
+        x = tf.identity(x)
+    inside = tf.reduce_all(tf.where(observed, (x >= 0) & (x <= 1), True))
+    tf.debugging.Assert(inside, ["observed pixels must lie in [0, 1]"])
+    return [tf.where(observed, x, 0), observed]
+
+
 def export(model, path, num_samples=100, batch_size=10):
-    """Writes a model as a TensorFlow SavedModel with the signatures log_prob, inpaint and sample.
+    """Writes a model as a TensorFlow SavedModel with three signatures; each returns {"output_0": its answer}.
 
-    * log_prob(x, observed, seed) -> {"output_0": [batch]}, nats per image;
-    * inpaint(x, observed, seed) -> {"output_0": [batch, pixels]}, the posterior mean;
-    * sample(n, seed) -> {"output_0": [n, pixels]}, E[x | z] of new images;
+    * log_prob(x, observed, seed): [batch], nats per image;
+    * inpaint(x, observed, seed): [batch, pixels], the posterior mean;
+    * sample(n, seed): [n, pixels], E[x | z] of n new images, an int32.
 
-    with x and observed as in the queries, seed int32 [2], as `ops.noise.make_seed` gives it, and n an int32. Observed
-    pixels outside [0, 1], x and observed of different shapes, and a negative n fail with InvalidArgumentError.
+    A seed is int32 [2], as `ops.noise.make_seed` gives it. Observed pixels outside [0, 1], x and observed of different
+    shapes, and a negative n fail with InvalidArgumentError.
 
     Args:
       path: of the folder to make.

@@ -23,7 +23,7 @@ REFUSED = {
     "no draws": (lambda m: m.inpaint(GOOD, SEEN, 0), "num_draws is 0"),
     "half an image": (lambda m: m.sample(0.5), "n is 0.5"),
     "negative seed": (lambda m: m.sample(1, seed=-1), "seed is -1"),
-    "one step": (lambda m: m.interpolate(GOOD, GOOD, 1), "at least 2 steps"),
+    "one step": (lambda m: m.interpolate(GOOD, GOOD, 1), "steps is 1; it must be an integer of at least 2"),
     "unequal ends": (lambda m: m.interpolate(GOOD, GOOD[:1]), "equal shapes"),
     "no tolerance": (lambda m: m.diagnose(GOOD, tolerance=0), "tolerance is 0"),
     "tolerance of text": (lambda m: m.diagnose(GOOD, tolerance="a"), "tolerance is 'a'"),

@@ -11,7 +11,7 @@ import pytest
 import spvae_tf
 from spvae_tf.errors import InputError
 from spvae_tf.ops.noise import make_seed
-from spvae_tf.queries import serving as saving
+from spvae_tf.queries import serving
 from spvae_tf.training import configuration, data
 from spvae_tf.training.run import Run
 
@@ -68,7 +68,7 @@ def new_process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     model = make()
     model.save(folder / "model.keras")
-    saving.export(model, folder / "served", num_samples=20, batch_size=4)
+    serving.export(model, folder / "served", num_samples=20, batch_size=4)
     np.savez(folder / "asked.npz", x=UNKNOWN, seen=SEEN, seed=make_seed(7))
     rng = np.random.default_rng(2)
     np.savez(folder / "mine.npz", **{name: rng.random([20, 2, 4]) for name in ("x_train", "x_validation", "x_test")})
@@ -107,7 +107,7 @@ def test_a_served_model_takes_any_number_of_images():
     model = spvae_tf.build_model("VAE", (2, 4), "continuous", hidden_units=4, latent_dim=2)
     for variable in model.encoder.trainable_variables:  # so that q(z | x) covers p(z | x)
         variable.assign(0 * variable)
-    served = saving.Served(model, num_samples=500, batch_size=2)
+    served = serving.Served(model, num_samples=500, batch_size=2)
     x, seen = np.repeat(X[:1], 5, axis=0), np.repeat(SEEN[:1], 5, axis=0)
     value = served.log_prob(x, seen, make_seed(8)).numpy()
     assert value.shape == (5,) and len(np.unique(value)) == 5
@@ -121,7 +121,7 @@ def test_what_a_model_is_exported_on_does_not_matter(monkeypatch):
     answers = []
     for on_gpu in (False, True):
         monkeypatch.setattr("spvae_tf.ops.device.on_gpu", lambda: on_gpu)  # noqa: B023
-        answers.append(saving.Served(make(), 2000, batch_size=2).log_prob(X, SEEN, make_seed(4)))
+        answers.append(serving.Served(make(), 2000, batch_size=2).log_prob(X, SEEN, make_seed(4)))
     np.testing.assert_array_equal(*answers)
 
 
@@ -132,7 +132,7 @@ def test_export_refuses_with_one_line(tmp_path):
                                    (tmp_path / "new", {"num_samples": 0}, "num_samples is 0"),
                                    (tmp_path / "new", {"batch_size": -1}, "batch_size is -1")):
         with pytest.raises(InputError, match=message) as caught:
-            saving.export(make(), path, **options)
+            serving.export(make(), path, **options)
         assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -62,7 +62,7 @@ def test_inpainting_pictures(folder, tmp_path):
     found = np.load(tmp_path / "out" / "inpaint.npz")
     assert list(found["names"]) == ["0.png", "1.png", "grey.png"]
     x, _, observed = infer.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz",
-                                         mask=str(tmp_path / "mask.npz"))
+                                       mask=str(tmp_path / "mask.npz"))
     np.testing.assert_array_equal(observed, np.tile(seen.reshape(1, -1), [3, 1]))
     np.testing.assert_array_equal(found["mean"][:, seen], x.reshape(-1, *SHAPE)[:, seen])
     model = spvae_tf.load(folder / "run")
@@ -141,8 +141,8 @@ def test_pictures_are_prepared_like_the_training_images(folder):
     assert observed.all() and observed.shape == from_npz.shape and names == ["0.png", "1.png", "grey.png"]
     assert numbers == ["0", "1", "2"]
     np.testing.assert_array_equal(from_npz, data.prepare(np.load(folder / "pictures.npz")["x"], "pictures.npz"))
-    noisy = [infer.read_images(folder / "pictures", SHAPE, "continuous", "mine.npz", seed=seed)[0] for seed in (0,
-                                 0, 1)]
+    noisy = [infer.read_images(folder / "pictures", SHAPE, "continuous", "mine.npz", seed=seed)[0]
+             for seed in (0, 0, 1)]
     np.testing.assert_array_equal(noisy[0], noisy[1])
     assert 1e-4 < np.abs(noisy[0] - from_png).mean() < 0.01 < np.abs(noisy[0] - noisy[2]).max() * 10
 
