@@ -24,15 +24,10 @@ FIELDS = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_
 
 
 def measure(run, num_samples=1000, num_images=500, refinements=400, halves=HIDDEN_HALVES, labels=LABELS):
-    """Measures a trained run: its bounds, and the accuracy of probes on `embed` and on the pixels.
+    """Measures a trained run (training.run.Run): its bounds, and the accuracy of probes on `embed` and on the pixels.
 
-    Args:
-      run: training.run.Run.
-      num_samples: k of the bounds.
-      num_images: test images for them.
-      refinements: steps of fitting q(z | x) to each image.
-      halves: of masks.HIDDEN_HALVES.
-      labels: how many labelled images the probes learn from, as far as there are enough training images.
+    The bounds are of `num_images` test images, with k = `num_samples`; the probes learn from as many images as `labels`
+    says, as far as there are enough.
 
     Returns:
       list of dicts with the keys FIELDS. `value_at_half` is of half as many steps and samples, to see whether a bound
@@ -87,8 +82,6 @@ def bounds(model, images, num_samples, refinements, halves=HIDDEN_HALVES):
     return {(IMAGE, AMORTISED): bound(0), (IMAGE, FITTED): whole} | {
         (HALF, half): whole - bound(refinements, hide_half(half, len(images), model.image_shape)) for half in halves}
 
-
-# --- probes -----------------------------------------------------------------------------------------------------------
 
 def _probes(model, dataset, labels):
     """Accuracies on the embedding and on the pixels: dict ("embedding" or "pixels", number of labels) -> [probes]."""

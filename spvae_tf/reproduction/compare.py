@@ -40,8 +40,6 @@ def _read(folder):
     return [row for row in records.read_rows(Path(folder) / "table1.csv") if row["test_ll"] is not None]
 
 
-# --- which runs count -------------------------------------------------------------------------------------------------
-
 def why_partial(row):
     """What keeps a run from counting as Table 1, a list of texts: its k, its test images, the end of its training."""
     images = TEST_IMAGES[row["dataset"]]
@@ -74,17 +72,11 @@ def sizes_of(row, cell):
         (row["hidden_units"], row["latent_dim"]), "others")
 
 
-# --- comparing --------------------------------------------------------------------------------------------------------
-
 def compare(rows):
-    """Sets the runs of one protocol beside the paper's cells.
+    """Sets the runs of one protocol, of `read`, beside the paper's cells: a list of dicts with the keys FIELDS.
 
-    Args:
-      rows: of `read`. Samples and a user's own images have no cell, and do not count.
-
-    Returns:
-      list of dicts with the keys FIELDS, in the order of the tables. A cell has a row for each kind of sizes it was run
-      with (SIZES), or one that says "not run". Difference is ours minus theirs.
+    A cell has a row for each kind of sizes it was run with (SIZES), or one that says "not run". Difference is ours
+    minus theirs.
     """
     compared, by_cell = [], grouped(rows, *CELL)
     for key, cell in published.CELLS.items():

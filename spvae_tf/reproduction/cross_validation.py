@@ -61,10 +61,10 @@ def winners(configs, records):
 
 
 def make_runs(configs, is_tested, results_dir, num_workers, on_record):
-    """Makes the runs that are missing: points with k = 5 alone, and at last the tests of the winners.
+    """workers.make_missing, and of points at first with k = 5 alone, at last the tests of the winners.
 
-    A configuration for which `is_tested` holds, or the winner of its points, is tested with its k too. The other
-    arguments and what it returns are as in workers.make_missing; a cross-validation without a winner is a failure.
+    Only where `is_tested` holds of a configuration, it or the winner is tested with its k. A cross-validation without
+    a winner is a failure.
     """
     tasks = [workers.Task(config, is_tested(config) and config.preset != "grid") for config in configs]
     records, failures = workers.make_missing(tasks, results_dir, num_workers, on_record)

@@ -34,13 +34,9 @@ def parse_fractions(words):
 
 
 def make_configs(fractions, *cells, **overrides):
-    """The configurations of a sweep, smallest fractions first.
+    """The configurations of a sweep, smallest fractions first; other arguments and errors are table1.make_configs'.
 
     At fraction 1 they are Table 1's own, so that each of these runs is made once for both.
-
-    Args:
-      fractions: of the training set, in (0, 1].
-      *cells, **overrides: as in table1.make_configs, and what it returns.
     """
     configs = [config for fraction in fractions
                for config in table1.make_configs(*cells, train_fraction=fraction, **overrides)]
@@ -50,13 +46,8 @@ def make_configs(fractions, *cells, **overrides):
 def reproduce(configs, test_fractions, results_dir, num_workers=1):
     """Makes the runs that are missing and writes `<results_dir>/<protocol>/low_data_sweep.csv` after each.
 
-    Args:
-      configs: of `make_configs`. Every run is tested with k = 5.
-      test_fractions: where to test with the configuration's k besides (of a grid, the winner); 1, Table 1's, always is.
-      results_dir, num_workers: as in table1.reproduce, and what it returns.
-
-    Raises:
-      InputError: when no fraction is below 1, or the results cannot be written.
+    Every run is tested with k = 5, those at `test_fractions` and at 1 (of a grid the winners) with their k besides.
+    Returns 0, or 1 when a run failed. Raises InputError when no fraction is below 1.
     """
     folder = Path(results_dir) / configs[0].protocol
 
@@ -119,8 +110,7 @@ def read(folder, preset):
 def losses(rows, field="test_ll_k5"):
     """The nats that each model loses against its own run on the whole training set with the same seed.
 
-    Returns a dict (data set, likelihood, model) -> dict fraction -> list over seeds: at fraction 1 of test ELBOs, the
-    column "test_ll_k5" or "test_ll", at others of differences from them. A row with None there does not count.
+    Returns a dict (data set, likelihood, model) -> dict fraction -> list over seeds, at fraction 1 of test ELBOs.
     """
     found = {}
     for row in rows:
@@ -135,10 +125,9 @@ def losses(rows, field="test_ll_k5"):
 def as_text(rows):
     """The summary of a sweep as text, a line for each model; `rows` of `read`."""
     fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
-    lines = [["", *map(text.per_cent, fractions)]]
-    for key, model in losses(rows).items():
-        lines.append([", ".join(key)] + [text.mean_of(model.get(fraction), 0, "+" if fraction < 1 else "", runs=False)
-                                         for fraction in fractions])
+    lines = [["", *map(text.per_cent, fractions)]] + [
+        [", ".join(key), *(text.mean_of(model.get(part), 0, "+" if part < 1 else "", runs=False) for part in fractions)]
+        for key, model in losses(rows).items()]
     title = ("Test ELBO (k = 5) in nats per image on the whole training set, and the difference from it on a part; "
              "mean ± standard deviation over seeds")
     return f"{title}\n{text.aligned(lines, numbers=True)}"

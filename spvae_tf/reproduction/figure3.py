@@ -20,16 +20,9 @@ def check_labels(dataset):
 
 
 def draw(model, dataset, steps, table, picture):
-    """Figure 3 of a model: the picture, and the preferences as CSV, with a row for each class and super-pixel.
+    """Draws Figure 3 of an SPVAE; writes a CSV of the preferences, a row for each class and super-pixel.
 
-    Args:
-      model: SPVAE.
-      dataset: data.Dataset with labels.
-      steps: points along each axis of a latent space.
-      table, picture: paths of the CSV and the PNG.
-
-    Raises:
-      InputError: unless the model has two components and two-dimensional codes, and its super-pixels are a grid.
+    Raises InputError unless the model has two components and two-dimensional codes, and its super-pixels are a grid.
     """
     if model.num_components != 2:
         raise InputError(f"num_components is {model.num_components}; Figure 3 shows a left and a right VAE, 2")

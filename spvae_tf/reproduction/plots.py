@@ -48,8 +48,6 @@ def of_results(results_dir, folder):
     return first, second
 
 
-# --- Table 1 ----------------------------------------------------------------------------------------------------------
-
 def ours_against_paper(compared, path):
     """Ours (compare.compare_protocols) beside the paper's at Table 2's sizes, a panel for each benchmark."""
     run = {(row["dataset"], row["likelihood"]) for rows in compared.values() for row in rows if row["runs"]}
@@ -126,8 +124,6 @@ def scaling(timings, path):
         axes.grid(alpha=0.3)
     save(figure, path)
 
-
-# --- less data --------------------------------------------------------------------------------------------------------
 
 def low_data_sweep(rows, path):
     """Figure 2: test ELBO against the fraction of the training set, continuous left, discrete right.

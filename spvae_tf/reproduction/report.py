@@ -26,11 +26,7 @@ SUBSET_COMMAND = (
 
 
 def results_blocks(results_dir):
-    """The blocks of RESULTS.md: dict name -> Markdown.
-
-    `results_dir` holds table2.csv, and, as far as they have been run, `<protocol>/table1.csv`,
-    `<protocol>/low_data_sweep.csv`, usefulness.csv and `svhn_subset/<protocol>/table1.csv`.
-    """
+    """The blocks of RESULTS.md: dict name -> Markdown."""
     folder = Path(results_dir)
     useful, small = useful_rows(folder), subset(folder)
     tables = {"margins": margins(compare.compare_protocols(folder)), "the authors' choice": authors_choice(),
@@ -67,8 +63,6 @@ def fill(page, blocks):
         raise InputError(f"the blocks are {', '.join(sorted(names))}; they must be {', '.join(sorted(blocks))}")
     return pattern.sub(lambda m: f"<!-- begin: {m[1]} -->\n{blocks[m[1]]}\n<!-- end: {m[1]} -->", page)
 
-
-# --- Tables 1 and 2 ---------------------------------------------------------------------------------------------------
 
 def _ours(row, field):
     return text.spread(row[field], row[f"{field}_std"], row["runs"])

@@ -33,23 +33,10 @@ PRESETS = {"mini": Preset(("mnist_sample", "cifar10_sample"), "results/mini", 50
 
 
 def make_configs(preset, protocol, models, datasets, likelihoods, seeds, grid="paper", cell_of=None, **overrides):
-    """The configurations of Table 1's runs, in the order of its models.
+    """The resolved configurations of Table 1's runs, in the order of its models.
 
-    Args:
-      preset: a key of PRESETS.
-      protocol: a key of configuration.PROTOCOLS.
-      models, likelihoods: names.
-      datasets: names, or None for the preset's.
-      seeds: integers, or their decimal text.
-      grid: a key of cross_validation.GRIDS, for the preset "grid".
-      cell_of: of a user's own images, the data set whose cells they take the sizes of (configuration.make_config).
-      **overrides: settings, train_fraction for one; None leaves a setting alone.
-
-    Returns:
-      list of resolved configurations.
-
-    Raises:
-      InputError: for a name or a seed that does not exist, or where nothing is left to run.
+    `datasets` of None are the preset's. Of **overrides, settings such as train_fraction, None leaves one alone.
+    Raises InputError for a name or a seed that does not exist, or where nothing is left to run.
     """
     settings, configs = PRESETS[preset], []
     axes = (map(canonical_name, models), settings.datasets if datasets is None else datasets, likelihoods,
@@ -88,34 +75,21 @@ def _at_sizes_of_preset(config, grid, cell_of):
 def reproduce(configs, results_dir, num_workers=1):
     """Makes the runs that are missing, writes `<results_dir>/<protocol>/table1.csv` after each, and prints the table.
 
-    Args:
-      configs: of `make_configs`.
-      results_dir: folder of results.
-      num_workers: processes that make runs side by side.
-
-    Returns:
-      0, or 1 when a run failed; it is named, and the others go on.
-
-    Raises:
-      InputError: when the results cannot be written.
+    Returns 0, or 1 when a run failed; it is named, and the others go on.
     """
     folder = Path(results_dir) / configs[0].protocol
     write(folder)  # before hours of work: can the results be written?
     made, failures = cross_validation.make_runs(configs, lambda config: True, results_dir, num_workers,
                                                 functools.partial(write, folder))
     shown = [config for config in configs if config.preset != "grid"] + cross_validation.winners(configs, made)
-    tested = [made[config.name] for config in shown if config.name in made]
-    if tested := [record for record in tested if record["test_ll"] is not None]:
+    if tested := [made[c.name] for c in shown if c.name in made and made[c.name]["test_ll"] is not None]:
         print("\n" + as_text(tested))
     print(f"\n{folder / 'table1.csv'}: {len(made)} of {len(configs)} runs done")
     return workers.report(failures)
 
 
 def dry_run(configs, results_dir):
-    """Prints the runs that `reproduce` would make, and what such runs took that are recorded; writes nothing.
-
-    Raises InputError when a record was made with another configuration.
-    """
+    """Prints the runs that `reproduce` would make, and what such runs took that are recorded; writes nothing."""
     there, failures = workers.already_there([workers.Task(c, c.preset != "grid") for c in configs], results_dir)
     for reason in failures.values():
         raise InputError(reason)
@@ -147,13 +121,10 @@ def _kind(config):
             config.latent_dim, config.max_batches, *configuration.changes_as_text(config))
 
 
-# --- the table --------------------------------------------------------------------------------------------------------
-
 def records_of(folder):
-    """The records that stand for a cell of Table 1, as records.read_records.
+    """The records that stand for a cell of Table 1: of runs on whole training sets, with its settings.
 
-    A run on part of the training set, or with other settings than cell, sizes and seed, is another experiment. For a
-    user's own images nothing is published, and any setting may differ.
+    For a user's own images nothing is published, and any setting may differ.
     """
     def counts(record):
         changes = configuration.changes(configuration.recorded_config(record))

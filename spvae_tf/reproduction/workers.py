@@ -18,15 +18,13 @@ from typing import NamedTuple
 
 import keras
 import ml_collections
+import numpy as np
 from tqdm import tqdm
 
-from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.ops import runtime
 from spvae_tf.training import provenance, run
 from spvae_tf.training.trainer import CompiledCache, NonFiniteError
-
-NEWS_SECONDS = 2  # after which the progress bar looks for new validations
 
 
 class Task(NamedTuple):
@@ -34,10 +32,6 @@ class Task(NamedTuple):
 
     config: ml_collections.FrozenConfigDict
     test: bool
-
-
-class Failure(str):
-    """Why a run has no record, in one line."""
 
 
 def already_there(tasks, results_dir):
@@ -57,7 +51,6 @@ def already_there(tasks, results_dir):
 def make_missing(tasks, results_dir, workers=1, on_record=lambda: None):
     """Makes the runs that are not there yet, and calls `on_record` after each. A run that fails stops no other.
 
-    `workers` processes work side by side, among which the cores are divided; with 1 the runs are made in this one.
     Returns (dict name of a run -> its record, dict name of a run -> why it has none).
     """
     records, failures = already_there(tasks, results_dir)
@@ -68,7 +61,7 @@ def make_missing(tasks, results_dir, workers=1, on_record=lambda: None):
         _say(f"on {provenance.device()}:")
     for task, outcome, seconds in outcomes(missing, results_dir, workers):
         name = task.config.name
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, str):
             failures[name] = outcome
         else:
             records[name] = outcome
@@ -99,7 +92,7 @@ def _summary(record):
 
 
 def outcomes(tasks, results_dir, workers):
-    """Makes runs; yields (Task, its record or a Failure, seconds that it took), as they end."""
+    """Makes runs; yields (Task, its record or why it has none, seconds that it took), as they end."""
     if len(tasks) > 1 and workers > 1:
         yield from _side_by_side(tasks, results_dir, min(workers, len(tasks)))
         return
@@ -122,14 +115,14 @@ class _Maker:
         self._loaded, self._cache = {}, CompiledCache()
 
     def make(self, task, results_dir):
-        """The record of a run, or a Failure."""
+        """The record of a run, or why it has none."""
         try:
             return run.complete(task.config, results_dir, self._data_of(task.config), task.test, self._cache)
         except (InputError, NonFiniteError) as error:
-            return Failure(error)
+            return str(error)
         except Exception as error:  # whatever it is, the other runs are still worth having
             traceback.print_exc()
-            return Failure(f"{type(error).__name__}: {error}")
+            return f"{type(error).__name__}: {error}"
         finally:
             keras.backend.clear_session()
             gc.collect()
@@ -141,8 +134,6 @@ class _Maker:
             self._loaded[key] = run.load_data(config)
         return self._loaded[key]
 
-
-# --- side by side -----------------------------------------------------------------------------------------------------
 
 def _side_by_side(tasks, results_dir, workers):
     for config in {task.config.dataset: task.config for task in tasks}.values():
@@ -160,15 +151,11 @@ def _side_by_side(tasks, results_dir, workers):
                     worker, task = idle.pop(0), waiting.popleft()
                     future = worker.submit(task, results_dir)
                     busy[future] = worker, task, _announce(task, results_dir)
-                ended, _ = concurrent.futures.wait(busy, None if bar.disable else NEWS_SECONDS,
-                                                   concurrent.futures.FIRST_COMPLETED)
-                for future in ended:
+                for future in concurrent.futures.wait(busy, return_when=concurrent.futures.FIRST_COMPLETED).done:
                     worker, task, started = busy.pop(future)
                     idle.append(worker)
                     yield task, worker.outcome(future), time.monotonic() - started
                     bar.update()
-                if not bar.disable:
-                    bar.set_postfix_str(", ".join(_news(task.config, results_dir) for _, task, _ in busy.values()))
     finally:  # after Ctrl-C too
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
@@ -199,11 +186,11 @@ class _Worker:
             return self._pool.submit(_make_here, task, results_dir)
 
     def outcome(self, future):
-        """The record of a run that has ended, or a Failure."""
+        """The record of a run that has ended, or why it has none."""
         try:
             return future.result()
         except BrokenProcessPool:
-            return Failure(f"its process was killed, as it is when memory runs out; see {self._log}")
+            return f"its process was killed, as it is when memory runs out; see {self._log}"
 
 
 def _shares_of_cores(workers):
@@ -211,15 +198,7 @@ def _shares_of_cores(workers):
     if not hasattr(os, "sched_setaffinity"):
         return [None] * workers
     cores = sorted(os.sched_getaffinity(0))
-    ends = [n * len(cores) // workers for n in range(workers + 1)]
-    return [cores[start:end] or [cores[start]] for start, end in zip(ends, ends[1:])]
-
-
-def _news(config, results_dir):
-    """The last validation of a run that goes on, as of its last checkpoint."""
-    log = run.Run.in_results(config, results_dir).workdir / "log.csv"
-    rows = files.read_table(log) if log.exists() else []
-    return "{batch}: {val_ll:.1f}".format(**rows[-1]) if rows else "…"
+    return [share.tolist() or cores[:1] for share in np.array_split(cores, workers)]
 
 
 def _begin(log):
@@ -236,9 +215,8 @@ def _end_with_parent():
     os._exit(1)
 
 
-_maker = functools.cache(_Maker)
+_maker_here = functools.cache(_Maker)  # of a worker's process
 
 
 def _make_here(task, results_dir):
-    """Makes a run in a worker's process, which has one _Maker."""
-    return _maker().make(task, results_dir)
+    return _maker_here().make(task, results_dir)
