@@ -14,6 +14,7 @@ import sys
 from absl import flags
 
 from spvae_tf import files
+from spvae_tf.errors import InputError
 from spvae_tf.reproduction import compare, report, table2, text
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released", "Folder with table1.csv, of one protocol.")
@@ -23,6 +24,8 @@ _CSV = flags.DEFINE_string("csv", None, "The comparison also goes to this file."
 
 def main():
     rows = compare.read(_RESULTS_DIR.value)
+    if not rows:
+        raise InputError(f"{_RESULTS_DIR.value} holds no tested runs of Table 1")
     compared, sizes = compare.compare(rows), compare.compare_sizes(table2.count_parameters())
     print("Table 1: test ELBO, k = 5000, whole test set, nats per image; mean ± standard deviation over seeds (runs)\n")
     print(text.aligned(report.table1(compared)))

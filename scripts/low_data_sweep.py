@@ -57,7 +57,7 @@ def main():
     rows = figure2.read(results_dir / protocol, preset)
     path = results_dir / "figures" / f"low_data_sweep_{protocol}_{preset}.png"
     plots.low_data_sweep(rows, path)
-    print(f"{figure2.as_text(rows)}\n\n{figure2.path_of(results_dir / protocol)}: {len(rows)} runs\n{path}")
+    print(f"{figure2.as_text(rows)}\n\n{results_dir / protocol / figure2.CSV}: {len(rows)} runs\n{path}")
     return status
 
 

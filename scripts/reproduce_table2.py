@@ -5,8 +5,11 @@ Example:
 """
 
 import cli  # isort: skip (first: it quiets TensorFlow)
+from pathlib import Path
+
 from absl import flags
 
+from spvae_tf import files
 from spvae_tf.reproduction import table2
 
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results", "table2.csv goes here.")
@@ -14,7 +17,7 @@ _RESULTS_DIR = flags.DEFINE_string("results_dir", "results", "table2.csv goes he
 
 def main():
     rows = table2.count_parameters()
-    table2.write(_RESULTS_DIR.value, rows)
+    files.write_table(Path(_RESULTS_DIR.value) / "table2.csv", rows, table2.FIELDS)
     print(table2.as_text(rows))
 
 

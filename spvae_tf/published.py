@@ -52,17 +52,13 @@ def digitized_sweep():
     """Figure 2, read off the plots of the authors: dict key of CELLS -> dict fraction -> test ELBO, k = 5."""
     sweep = {}
     for row in files.read_table(DATA / "figure2_digitized.csv"):
-        dataset = "svhn_cropped" if row["dataset"] == "svhn" else row["dataset"]
-        curve = sweep.setdefault((row["model"].upper(), dataset, row["likelihood"]), {})
+        curve = sweep.setdefault((row["model"], row["dataset"], row["likelihood"]), {})
         curve[row["train_fraction"]] = row["test_ll_k5_digitized"]
     return sweep
 
 
 def authors_runs():
-    """The runs in the authors' notebooks: dict key of CELLS -> dict (H, n_z) -> [(validation ELBO, test ELBO), …].
-
-    k = 5; of runs of the same sizes, the best on validation comes first.
-    """
+    """The runs in the authors' notebooks: dict key of CELLS -> dict (H, n_z) -> [(validation, test), …], best first."""
     runs = {}
     for row in files.read_table(DATA / "authors_runs.csv"):
         sizes = runs.setdefault((row["model"], row["dataset"], row["likelihood"]), {})

@@ -24,17 +24,10 @@ FIELDS = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_
 
 
 def measure(run, num_samples=1000, num_images=500, refinements=400, halves=HIDDEN_HALVES, labels=LABELS):
-    """Measures a trained run (training.run.Run): its bounds, and the accuracy of probes on `embed` and on the pixels.
+    """A trained run's bounds, and the accuracy of probes on `embed` and on the pixels: a list of dicts of FIELDS.
 
-    The bounds are of `num_images` test images, with k = `num_samples`; the probes learn from as many images as `labels`
-    says, as far as there are enough.
-
-    Returns:
-      list of dicts with the keys FIELDS. `value_at_half` is of half as many steps and samples, to see whether a bound
-      has levelled off; `stderr` is over images, or over `repeats` probes, each from other labelled images.
-
-    Raises:
-      InputError: when the folder holds no trained model, or there are no labels for the probes.
+    `value_at_half` is of half as many steps and samples, to see whether a bound has levelled off; `stderr` is over
+    images, or over `repeats` probes. Raises InputError when the run is untrained or images have no labels for probes.
     """
     model, dataset = run.model, run.dataset
     if labels and (dataset.train_labels is None or dataset.test_labels is None):
@@ -50,8 +43,11 @@ def measure(run, num_samples=1000, num_images=500, refinements=400, halves=HIDDE
         rows += [_row(PROBE + kind, number, accuracies, 4) | dict(
             repeats=len(accuracies), num_images=len(dataset.test))
             for (kind, number), accuracies in _probes(model, dataset, labels).items()]
+    changed = [change for change in configuration.changes_as_text(run.config) if "train_fraction=" not in change]
+    if run.config.max_batches is not None:
+        changed.append(f"max_batches={run.config.max_batches}")
     about_run = {field: run.config[field] for field in FIELDS if field in run.config} | dict(
-        dataset=dataset.name, changes=_changes(run.config), **provenance.here())
+        dataset=dataset.name, changes=", ".join(changed) or NOTHING, **provenance.here())
     return [about_run | row for row in rows]
 
 
@@ -60,25 +56,12 @@ def _row(task, setting, values, digits):
     return dict(task=task, setting=setting, value=round(values.mean(), digits), stderr=round(stderr, digits))
 
 
-def _changes(config):
-    """All that was set besides what has a column of its own."""
-    changed = [change for change in configuration.changes_as_text(config) if not change.startswith("train_fraction=")]
-    if config.max_batches is not None:
-        changed.append(f"max_batches={config.max_batches}")
-    return ", ".join(changed) or NOTHING
-
-
 def bounds(model, images, num_samples, refinements, halves=HIDDEN_HALVES):
-    """(IMAGE, AMORTISED), (IMAGE, FITTED) and (HALF, half) for each half: dict of them -> float64 [n], of equal noise.
-
-    An encoder has never seen half an image, so that a VAE's bound of the visible half may be far less tight than that
-    of all pixels; the conditionals are therefore those of the fitted q(z | x). (A half that covers whole leaf regions
-    leaves the bounds of an SPVAE as tight as they are.)
-    """
+    """(IMAGE, AMORTISED), (IMAGE, FITTED) and (HALF, half) for each half: dict -> float64 [n], of equal noise."""
     def bound(steps, observed=None):
         return model.log_prob(images, num_samples, observed, 0, steps).numpy().astype(np.float64)
 
-    whole = bound(refinements)
+    whole = bound(refinements)  # the halves' are of the fitted q, too: an encoder has never seen half an image
     return {(IMAGE, AMORTISED): bound(0), (IMAGE, FITTED): whole} | {
         (HALF, half): whole - bound(refinements, hide_half(half, len(images), model.image_shape)) for half in halves}
 
@@ -102,9 +85,8 @@ def probe(train, test, number):
 def linear_probe(train, test):
     """The accuracy of ridge regression on indicators of the classes; `train`, `test` are (features [n, d], labels [n]).
 
-    The penalty is the one of PENALTIES with the least squared error on images left out one at a time: nothing but the
-    labelled images is used. With the hat matrix H, which gives the predictions ŷ = Hy, the error of the prediction
-    for an image from all the others is (y_i − ŷ_i) / (1 − H_ii).
+    The penalty is the one of PENALTIES with the least squared error on images left out one at a time. With the hat
+    matrix H, which gives the predictions ŷ = Hy, the error of an image left out is (y_i − ŷ_i) / (1 − H_ii).
     """
     mean, classes = train[0].mean(axis=0, dtype=np.float64), np.unique(train[1])
     targets = np.equal.outer(train[1], classes).astype(np.float64)

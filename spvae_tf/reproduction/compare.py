@@ -1,13 +1,11 @@
-"""Our results beside the published ones: which cells agree, and by how much they differ.
+"""Our results beside the published ones: which cells agree, and by how much they differ, ours minus theirs.
 
-Everything here is a function of the CSVs that the runs left. A row is a dict of table1.csv, a run that has been tested;
-log-likelihoods are nats per image.
+A row is a dict of table1.csv, a run that has been tested; log-likelihoods are nats per image.
 """
 
 from pathlib import Path
 
 from spvae_tf import published
-from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation
 from spvae_tf.reproduction.text import CELL, cell_name, grouped, mean_and_deviation
 from spvae_tf.training import configuration, data, records
@@ -24,20 +22,13 @@ TEST_IMAGES = {name: sizes["test"] for name, sizes in data.OFFICIAL_SIZES.items(
 
 
 def read(folder):
-    """The rows of `<results_dir>/<protocol>`; raises InputError when there are none or table1.csv is damaged."""
-    rows = _read(folder)
-    if not rows:
-        raise InputError(f"{folder} holds no tested runs of Table 1")
-    return rows
+    """The rows of `<results_dir>/<protocol>`, none where nothing has been run; raises InputError for a damaged CSV."""
+    return [row for row in records.read_rows(Path(folder) / "table1.csv") if row["test_ll"] is not None]
 
 
 def read_protocols(results_dir):
-    """dict protocol -> rows, none where nothing has been run."""
-    return {protocol: _read(Path(results_dir) / protocol) for protocol in configuration.PROTOCOLS}
-
-
-def _read(folder):
-    return [row for row in records.read_rows(Path(folder) / "table1.csv") if row["test_ll"] is not None]
+    """dict protocol -> of `read`."""
+    return {protocol: read(Path(results_dir) / protocol) for protocol in configuration.PROTOCOLS}
 
 
 def why_partial(row):
@@ -73,11 +64,7 @@ def sizes_of(row, cell):
 
 
 def compare(rows):
-    """Sets the runs of one protocol, of `read`, beside the paper's cells: a list of dicts with the keys FIELDS.
-
-    A cell has a row for each kind of sizes it was run with (SIZES), or one that says "not run". Difference is ours
-    minus theirs.
-    """
+    """A protocol's runs beside the paper's cells: dicts of FIELDS, one for each kind of sizes, or for "not run"."""
     compared, by_cell = [], grouped(rows, *CELL)
     for key, cell in published.CELLS.items():
         kinds = {sizes: [row for row in by_cell.get(key, ()) if sizes_of(row, cell) == sizes] for sizes in SIZES}
@@ -114,11 +101,10 @@ def _compare(key, cell, sizes, rows):
         note = "neither Table 2's sizes nor found by validation"
     difference = row[field] - theirs
     agrees = abs(difference) <= max(TOLERANCE * abs(theirs), DEVIATIONS * (row[f"{field}_std"] or 0))
-    partial = why_partial(used[0]) or sizes == "others"
     return row | dict(
         compared_with=source, difference=difference, difference_per_pixel=difference / published.SIDES[key[1]] ** 2,
         difference_percent=100 * difference / abs(theirs), note="; ".join(filter(None, (left_out, note))),
-        verdict="partial" if partial else "agrees" if agrees else "disagrees")
+        verdict="partial" if why_partial(used[0]) or sizes == "others" else "agrees" if agrees else "disagrees")
 
 
 def compare_sizes(rows):

@@ -12,14 +12,10 @@ from spvae_tf.training import configuration
 
 _VAE_LATENT, _LEAF_LATENT = (1, 2, 5, 25, 50, 100, 150, 200), (1, 2, 5, 25, 50)
 # of each model the H of every layer of an MLP, or the units of a convolutional VAE's fully connected layer; and n_z
-_SECTION_4 = {
-    "SPVAE": ((8, 16, 32), _LEAF_LATENT),
-    "VAE": ((30, 100, 300, 600), _VAE_LATENT),
-    "Conv-SPVAE": ((8, 32, 64), _LEAF_LATENT),
-    "Conv-VAE": ((32, 64, 128), _VAE_LATENT),
-}
-# released: besides, the SPVAE sizes off that grid that stand behind entries of Tables 1 and 2.
-GRIDS = {"paper": _SECTION_4, "released": _SECTION_4 | {"SPVAE": ((8, 16, 30, 32, 100), _LEAF_LATENT)}}
+GRIDS = {"paper": {"SPVAE": ((8, 16, 32), _LEAF_LATENT), "VAE": ((30, 100, 300, 600), _VAE_LATENT),
+                   "Conv-SPVAE": ((8, 32, 64), _LEAF_LATENT), "Conv-VAE": ((32, 64, 128), _VAE_LATENT)}}
+# besides, the SPVAE sizes off that grid that stand behind entries of Tables 1 and 2
+GRIDS["released"] = GRIDS["paper"] | {"SPVAE": ((8, 16, 30, 32, 100), _LEAF_LATENT)}
 
 
 def points(config, grid="paper"):
@@ -61,11 +57,7 @@ def winners(configs, records):
 
 
 def make_runs(configs, is_tested, results_dir, num_workers, on_record):
-    """workers.make_missing, and of points at first with k = 5 alone, at last the tests of the winners.
-
-    Only where `is_tested` holds of a configuration, it or the winner is tested with its k. A cross-validation without
-    a winner is a failure.
-    """
+    """workers.make_missing: points with k = 5 alone; then the tests of winners, and of others for which `is_tested`."""
     tasks = [workers.Task(config, is_tested(config) and config.preset != "grid") for config in configs]
     records, failures = workers.make_missing(tasks, results_dir, num_workers, on_record)
     untested = []

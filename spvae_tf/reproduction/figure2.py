@@ -1,7 +1,4 @@
-"""Figure 2: how the test ELBO falls when there are fewer training images (section 4.1).
-
-`folder` is `<results_dir>/<protocol>`.
-"""
+"""Figure 2: how the test ELBO falls when there are fewer training images (section 4.1)."""
 
 from pathlib import Path
 
@@ -16,6 +13,7 @@ FRACTIONS = {
     "released": (*(n / 100 for n in range(1, 10)), *(n / 10 for n in range(1, 11))),
     "mini": (0.02, 0.14, 1.0),
 }
+CSV = "low_data_sweep.csv"
 FIELDS = (*records.FIELDS, "train_fraction")
 
 
@@ -34,20 +32,17 @@ def parse_fractions(words):
 
 
 def make_configs(fractions, *cells, **overrides):
-    """The configurations of a sweep, smallest fractions first; other arguments and errors are table1.make_configs'.
-
-    At fraction 1 they are Table 1's own, so that each of these runs is made once for both.
-    """
+    """table1.make_configs for each fraction, the smallest first; at fraction 1 they are Table 1's own runs."""
     configs = [config for fraction in fractions
                for config in table1.make_configs(*cells, train_fraction=fraction, **overrides)]
     return sorted(configs, key=lambda c: (c.train_fraction, c.dataset, c.likelihood))  # stable: models as in Table 1
 
 
 def reproduce(configs, test_fractions, results_dir, num_workers=1):
-    """Makes the runs that are missing and writes `<results_dir>/<protocol>/low_data_sweep.csv` after each.
+    """Makes the missing runs, writes low_data_sweep.csv after each; returns 1 when a run failed, else 0.
 
     Every run is tested with k = 5, those at `test_fractions` and at 1 (of a grid the winners) with their k besides.
-    Returns 0, or 1 when a run failed. Raises InputError when no fraction is below 1.
+    Raises InputError when no fraction is below 1.
     """
     folder = Path(results_dir) / configs[0].protocol
 
@@ -55,7 +50,7 @@ def reproduce(configs, test_fractions, results_dir, num_workers=1):
         write(folder)
         table1.write(folder)
 
-    if all(config.train_fraction == 1 for config in configs) and not records.read_rows(path_of(folder), FIELDS):
+    if all(config.train_fraction == 1 for config in configs) and not records.read_rows(Path(folder) / CSV, FIELDS):
         raise InputError("the only fraction is 1; a sweep has smaller ones (runs on the whole training set alone are "
                          "reproduce_table1.py's)")
     write_tables()  # before hours of work: can the results be written?
@@ -64,23 +59,15 @@ def reproduce(configs, test_fractions, results_dir, num_workers=1):
     return workers.report(failures)
 
 
-def path_of(folder):
-    """The path of the sweep's CSV."""
-    return Path(folder) / "low_data_sweep.csv"
-
-
 def write(folder):
-    """Makes low_data_sweep.csv anew from the records: a row for each run, of a grid for the winner alone.
-
-    The runs on the whole training set are Table 1's; they are rows where the same model has smaller fractions.
-    """
+    """Makes low_data_sweep.csv anew from the records, Table 1's where the same model has smaller fractions."""
     def model_of(record):
         return tuple(record[key] for key in (*text.CELL, "preset"))
 
     with files.lock(folder, wait=True):  # or a record that another process adds meanwhile would be missing
         rows = _rows_of_all_fractions(folder)
         swept = {model_of(row) for row in rows if row["train_fraction"] < 1}
-        files.write_table(path_of(folder), [row for row in rows if model_of(row) in swept], FIELDS)
+        files.write_table(Path(folder) / CSV, [row for row in rows if model_of(row) in swept], FIELDS)
 
 
 def _rows_of_all_fractions(folder):
@@ -101,17 +88,14 @@ def _rows_of_all_fractions(folder):
 
 def read(folder, preset):
     """The rows of a preset in low_data_sweep.csv, dicts with the keys FIELDS; raises InputError without any."""
-    rows = [row for row in records.read_rows(path_of(folder), FIELDS) if row["preset"] == preset]
+    rows = [row for row in records.read_rows(Path(folder) / CSV, FIELDS) if row["preset"] == preset]
     if not rows:
-        raise InputError(f"{path_of(folder)} holds no sweep of preset {preset!r}")
+        raise InputError(f"{Path(folder) / CSV} holds no sweep of preset {preset!r}")
     return rows
 
 
 def losses(rows, field="test_ll_k5"):
-    """The nats that each model loses against its own run on the whole training set with the same seed.
-
-    Returns a dict (data set, likelihood, model) -> dict fraction -> list over seeds, at fraction 1 of test ELBOs.
-    """
+    """Dict (data set, likelihood, model) -> dict fraction -> list over seeds of nats lost against 1; at 1 the ELBOs."""
     found = {}
     for row in rows:
         model = found.setdefault((row["dataset"], row["likelihood"], row["model"]), {})

@@ -1,7 +1,4 @@
-"""Figure 3: the latent space of every leaf VAE, and which of a super-pixel's VAEs each class of images prefers.
-
-A box is the rectangle (top, left, height, width) of a leaf region, in pixels.
-"""
+"""Figure 3: the latent space of every leaf VAE, and which of a super-pixel's VAEs each class of images prefers."""
 
 import numpy as np
 import tensorflow as tf
@@ -20,13 +17,11 @@ def check_labels(dataset):
 
 
 def draw(model, dataset, steps, table, picture):
-    """Draws Figure 3 of an SPVAE; writes a CSV of the preferences, a row for each class and super-pixel.
-
-    Raises InputError unless the model has two components and two-dimensional codes, and its super-pixels are a grid.
-    """
+    """Draws Figure 3 of an SPVAE, writes its preferences as CSV; raises InputError unless it has two VAEs per leaf."""
     if model.num_components != 2:
         raise InputError(f"num_components is {model.num_components}; Figure 3 shows a left and a right VAE, 2")
-    images, boxes = manifolds(model, steps), leaf_boxes(model)
+    boxes = pictures.boxes_of(model.graph.leaf_regions, model.image_shape[1])
+    images = manifolds(model, boxes, steps)
     tops, lefts = pictures.grid_of(boxes)
     preferred = preferences(model, dataset.test, dataset.test_labels)
     rows = [dict(zip(FIELDS, (label, int((dataset.test_labels == label).sum()), tops.index(top), lefts.index(start),
@@ -37,28 +32,20 @@ def draw(model, dataset, steps, table, picture):
 
 
 def latent_quantiles(steps):
-    """Codes at equal steps of prior probability (Kingma & Welling's figure): float32 [steps², 2], Φ⁻¹((i + ½) / steps).
-
-    Rows go from top to bottom: the first coordinate grows to the right, the second upwards.
-    """
+    """Codes at equal steps of prior probability (Kingma & Welling), Φ⁻¹((i + ½) / steps): float32 [steps², 2]."""
     points = tf.math.ndtri((np.arange(steps, dtype=np.float32) + 0.5) / steps).numpy()
     return np.stack(np.meshgrid(points, points[::-1]), axis=-1).reshape(-1, 2)
 
 
-def leaf_boxes(model):
-    """The box of each leaf region."""
-    return pictures.boxes_of(model.graph.leaf_regions, model.image_shape[1])
-
-
-def manifolds(model, steps):
-    """E[x_l | z_l] of every leaf VAE at `latent_quantiles`: list over leaves of [components, steps², height, width]."""
+def manifolds(model, boxes, steps):
+    """E[x_l | z_l] of every leaf VAE at `latent_quantiles`: list over boxes of [components, steps², height, width]."""
     if model.latent_dim != 2:
         raise InputError(f"latent_dim is {model.latent_dim}; a picture of the latent space needs 2")
     codes = tf.broadcast_to(tf.constant(latent_quantiles(steps)), [model.num_experts, 1, steps**2, 2])
     means = model.likelihood.mean(model.decode(codes)).numpy()[:, 0]  # [experts, steps², pixels of a leaf]
     means = means.reshape(len(model.graph.leaf_regions), model.num_components, steps**2, -1)
     return [images[..., exists].reshape(*images.shape[:2], height, width)
-            for images, exists, (_, _, height, width) in zip(means, model.leaf_exists, leaf_boxes(model))]
+            for images, exists, (_, _, height, width) in zip(means, model.leaf_exists, boxes)]
 
 
 def preferences(model, images, labels):

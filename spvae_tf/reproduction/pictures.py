@@ -7,9 +7,9 @@ import itertools
 import math
 
 import matplotlib
-import matplotlib.figure
-import matplotlib.patches
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from spvae_tf.errors import InputError
 from spvae_tf.infer import tile
@@ -18,8 +18,7 @@ from spvae_tf.queries.masks import hide_half
 from spvae_tf.reproduction.plots import save
 
 # light to dark, so that lightness alone tells the value and black lines stay visible on it
-SHADES = matplotlib.colors.LinearSegmentedColormap.from_list("shades", matplotlib.colormaps["YlGnBu"](
-    np.linspace(0.0, 0.7, 256)))
+SHADES = matplotlib.colors.ListedColormap(matplotlib.colormaps["YlGnBu"](np.linspace(0.0, 0.7, 256)))
 SHADE_SCALE = matplotlib.colors.PowerNorm(0.5, 0, 1)  # most probabilities are below 0.3
 
 
@@ -44,15 +43,14 @@ def grid_of(boxes):
 def region_graph(path):
     """The region graph of 2 × 2 super-pixels (section 3.3), and the SPN with two nodes per region over it."""
     graph = poon_domingos(2, 2, 1)
-    figure = matplotlib.figure.Figure(figsize=(12, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.8))
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
     places = {region: (x, level) for level, regions in enumerate((graph.leaf_regions, *graph.levels))
               for region, x in zip(regions, _side_by_side(len(regions)))}
-    _draw_regions(left, graph, {region: (1.3 * x, 1.6 * level) for region, (x, level) in places.items()})
-    _draw_spn(right, graph, {region: (2.4 * x, 2.4 * level) for region, (x, level) in places.items()})
-    left.set_title(f"region graph: {len(graph.regions)} regions, {len(graph.partitions)} partitions (dots)")
-    right.set_title("SPN: sums +, products ×, two VAEs for each super-pixel")
-    for axes in (left, right):
+    panels = ((_draw_regions, 1.3, 1.6, f"region graph: {len(graph.regions)} regions, {len(graph.partitions)} "
+               "partitions (dots)"), (_draw_spn, 2.4, 2.4, "SPN: sums +, products ×, two VAEs for each super-pixel"))
+    for axes, (draw, width, height, title) in zip(figure.subplots(1, 2, width_ratios=(1, 1.8)), panels):
+        draw(axes, graph, {region: (width * x, height * level) for region, (x, level) in places.items()})
+        axes.set_title(title)
         axes.autoscale_view()
         axes.set_aspect("equal", adjustable="datalim")
         axes.axis("off")
@@ -96,7 +94,7 @@ def _draw_spn(axes, graph, places):
 def _draw_scope(axes, region, x, y, size):
     """The 2 × 2 super-pixels with the region's shaded."""
     for pixel, (row, column) in enumerate(np.ndindex(2, 2)):
-        axes.add_patch(matplotlib.patches.Rectangle(
+        axes.add_patch(Rectangle(
             (x + (column - 1) * size / 2, y - row * size / 2), size / 2, size / 2,
             facecolor="#0072B2" if pixel in region.scope else "white", edgecolor="0.3", lw=0.8, zorder=3))
 
@@ -114,8 +112,6 @@ def _draw_edges(axes, start, ends):
 def sum_weights(model, images, path):
     """How an SPVAE splits images: every rectangle of super-pixels with its cuts, by the sum weights and by test images.
 
-    A region's shade is the probability that the induced tree has it. A cut is as wide as the probability that the
-    region, when the tree has it, is split there. A super-pixel is filled up to the probability of its first VAE.
     Raises InputError unless the model has sums, all regions are rectangles, and the super-pixels a grid.
     """
     if not model.graph.partitions:
@@ -124,7 +120,7 @@ def sum_weights(model, images, path):
     unseen = np.zeros([1, model.graph.num_variables], bool)
     prior = model.posterior(unseen.astype(np.float32), num_samples=1, observed=unseen)  # of nothing: the weights alone
     posterior = model.posterior(images, seed=0)
-    figure = matplotlib.figure.Figure(figsize=(12, 5.8), layout="constrained")
+    figure = Figure(figsize=(12, 5.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_splits(left, model.graph, boxes, prior, "by the sum weights")
     _draw_splits(right, model.graph, boxes, posterior, f"given an image, mean of {len(images):,} test images")
@@ -154,13 +150,12 @@ def _draw_splits(axes, graph, boxes, states, title):
         y = _block_start(height, rows) + top * (height + 0.25)
         reached = sum(split[partition] for partition in graph.partitions_of(region))
         shade = "white" if region in first_vae else SHADES(SHADE_SCALE(reached))
-        axes.add_patch(matplotlib.patches.Rectangle((x, y), width, height, facecolor=shade, edgecolor="0.4", lw=0.7))
+        axes.add_patch(Rectangle((x, y), width, height, facecolor=shade, edgecolor="0.4", lw=0.7))
         for partition in graph.partitions_of(region):
             _draw_cuts(axes, x - left, y - top, [boxes[child] for child in partition.children], boxes[region],
                        split[partition] / max(reached, 1e-30))
         if region in first_vae:
-            axes.add_patch(matplotlib.patches.Rectangle(
-                (x, y + 1 - first_vae[region]), 1, first_vae[region], facecolor="0.45"))
+            axes.add_patch(Rectangle((x, y + 1 - first_vae[region]), 1, first_vae[region], facecolor="0.45"))
     axes.set(xlim=(-0.5, _block_start(columns, columns) + columns + 0.5),
              ylim=(_block_start(rows, rows) + rows + 0.5, -0.5), aspect="equal", title=title)
     axes.axis("off")
@@ -184,9 +179,9 @@ def _draw_cuts(axes, x, y, children, box, probability):
 def samples(model, images, path, rows=6, columns=10):
     """Test images beside the model's own: E[x | z] of trees and codes drawn from the prior."""
     drawn = model.sample(rows * columns, seed=0).numpy()
-    figure = matplotlib.figure.Figure(figsize=(9, 0.45 + 4.4 * rows / columns), layout="constrained")
-    for axes, pixels, title in zip(figure.subplots(1, 2), (images[:rows * columns], drawn),
-                                   ("test images", "samples")):
+    figure = Figure(figsize=(9, 0.45 + 4.4 * rows / columns), layout="constrained")
+    shown = {"test images": images[:rows * columns], "samples": drawn}
+    for axes, (title, pixels) in zip(figure.subplots(1, 2), shown.items()):
         _show(axes, tile(pixels.reshape(-1, *model.image_shape), columns), title)
     save(figure, path)
 
@@ -198,7 +193,7 @@ def reconstructions(model, images, path, columns=12):
     rows = {"test image": images, "reconstruction": model.reconstruct(images, seed=0).numpy(),
             "upper half": np.where(seen, images, 0.5),
             "inpainted": model.inpaint(images, seen, num_draws=1, seed=0).numpy()[:, 0]}
-    figure = matplotlib.figure.Figure(figsize=(9, 9 * len(rows) / (columns + 2)), layout="constrained")
+    figure = Figure(figsize=(9, 9 * len(rows) / (columns + 2)), layout="constrained")
     for axes, (title, pixels) in zip(figure.subplots(len(rows), 1), rows.items()):
         _show(axes, tile(pixels.reshape(-1, *model.image_shape), columns))
         axes.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=9)
@@ -214,7 +209,7 @@ def _show(axes, image, title=None):
 def latent_space(manifolds, boxes, preferences, path):
     """Figure 3, of figure3's functions: every leaf VAE's latent space, and which of a super-pixel's a class prefers."""
     tops, lefts = grid_of(boxes)
-    figure = matplotlib.figure.Figure(figsize=(13, 5.4), layout="constrained")
+    figure = Figure(figsize=(13, 5.4), layout="constrained")
     left, right, beside = figure.subfigures(1, 3, width_ratios=(1, 1, 0.36), wspace=0.03)
     for part, title, component in ((left, "left VAE", 0), (right, "right VAE", 1)):
         part.suptitle(title)

@@ -4,10 +4,10 @@ import functools
 import math
 from pathlib import Path
 
-import matplotlib.figure
-import matplotlib.lines
-import matplotlib.ticker
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from spvae_tf import files, published
 from spvae_tf.errors import InputError
@@ -23,8 +23,10 @@ LINE_STYLES = {model: "--" if "SPVAE" in model else "-" for model in COLOURS}
 TICKS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 
-def save(figure, path):
-    """Saves a matplotlib Figure atomically as PNG."""
+def save(figure, path, legend=False):
+    """Saves a matplotlib Figure atomically as PNG, with the first panel's legend below it if `legend`."""
+    if legend and figure.axes:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
     files.write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=120))
 
 
@@ -32,13 +34,8 @@ def panels(count, width, height):
     """A figure of equal panels and the list of their axes, in one row, or from four on in two; sizes are inches."""
     rows = 1 if count < 4 else 2
     columns = max(-(-count // rows), 1)
-    figure = matplotlib.figure.Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, n + 1) for n in range(count)]
-
-
-def _legend_below(figure):
-    if figure.axes:
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
 
 
 def of_results(results_dir, folder):
@@ -68,15 +65,11 @@ def ours_against_paper(compared, path):
                           deviations, fmt=marker, fillstyle=fill_style, color="0.3", ms=6, capsize=3, lw=1,
                           label=f"ours, protocol {protocol}")
         axes.grid(axis="y", alpha=0.3)
-    _legend_below(figure)
-    save(figure, path)
+    save(figure, path, legend=True)
 
 
 def learning_curves(folder, path):
-    """Validation ELBO (k = 5) against batches of Table 1's runs at Table 2's sizes, a panel for each benchmark.
-
-    Raises InputError when the folder, `<results_dir>/<protocol>`, holds no such run.
-    """
+    """Validation ELBO (k = 5) against batches of the runs in `<results_dir>/<protocol>`, a panel for each benchmark."""
     runs = [record | {"curve": files.read_table(curve)} for record in table1.records_of(folder)
             if record["preset"] == "tuned" and record["dataset"] in published.DATASETS
             and (curve := Path(folder) / "curves" / f"{record['name']}.csv").exists()]
@@ -112,12 +105,12 @@ def _draw_curves(axes, runs):
 
 def scaling(timings, path):
     """How an SPVAE training step grows with k, batch, Δ and experts (benchmark.scaling), a panel each."""
-    figure = matplotlib.figure.Figure(figsize=(3.2 * len(timings), 3.2), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(timings), 3.2), layout="constrained")
     for axes, (title, points) in zip(figure.subplots(1, len(timings), squeeze=False)[0], timings.items()):
         values, seconds = zip(*points)
         axes.loglog(values, [1e3 * s for s in seconds], "o-", color=COLOURS["SPVAE"])
         axes.set_xticks(values, [str(v) for v in values])
-        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.set(xlabel=title, ylabel="ms per training step", ylim=(500 * min(seconds), 2000 * max(seconds)))
@@ -126,12 +119,7 @@ def scaling(timings, path):
 
 
 def low_data_sweep(rows, path):
-    """Figure 2: test ELBO against the fraction of the training set, continuous left, discrete right.
-
-    Lines are k = 5 (mean over seeds, bars are standard deviations), crosses the larger k where there is one; grey is
-    the authors' sweep, digitised from their notebooks. `rows` are of figure2.read. Raises InputError when every run
-    diverged.
-    """
+    """Figure 2, of the rows of figure2.read: test ELBO at k = 5 against the fraction, crosses at the larger k."""
     rows = [row for row in rows if row["test_ll_k5"] is not None]  # not diverged
     if not rows:
         raise InputError("every run of the sweep diverged; there is nothing to draw")
@@ -153,30 +141,23 @@ def _draw_model(axes, dataset, model, likelihood, rows):
     axes.errorbar(*_over_seeds(rows, "test_ll_k5"), color=colour, ls=LINE_STYLES[model], marker=marker, ms=4, lw=1.5,
                   capsize=3, zorder=3)
     if tested := [row for row in rows if row["test_ll"] is not None]:
-        fractions, means, _ = _over_seeds(tested, "test_ll")
-        axes.plot(fractions, means, "x", color=colour, ms=6, mew=1.5, zorder=3)
+        axes.plot(*_over_seeds(tested, "test_ll")[:2], "x", color=colour, ms=6, mew=1.5, zorder=3)
 
 
 def _sweep_legend(rows):
-    line = functools.partial(matplotlib.lines.Line2D, [], [])
-    handles = []
-    for dataset, in grouped(rows, "dataset"):
-        colour, marker = DATASET_STYLES.get(published.whole_name(dataset), OTHER_STYLE)
-        handles.append(line(label=dataset, color=colour, marker=marker, ls=""))
-    for model, in grouped(rows, "model"):
-        handles.append(line(label=f"{model}, k = 5", color="black", ls=LINE_STYLES[model]))
-    for k in sorted({row["num_samples"] for row in rows} - {None}):
-        handles.append(line(label=f"k = {k}", color="black", marker="x", ls=""))
+    line = functools.partial(Line2D, [], [])
+    styles = {d: DATASET_STYLES.get(published.whole_name(d), OTHER_STYLE) for d, in grouped(rows, "dataset")}
+    handles = [line(label=dataset, color=colour, marker=marker, ls="") for dataset, (colour, marker) in styles.items()]
+    handles += [line(label=f"{m}, k = 5", color="black", ls=LINE_STYLES[m]) for m, in grouped(rows, "model")]
+    larger = sorted({row["num_samples"] for row in rows} - {None})
+    handles += [line(label=f"k = {k}", color="black", marker="x", ls="") for k in larger]
     if published.digitized_sweep().keys() & grouped(rows, "model", "dataset", "likelihood").keys():
         handles.append(line(label="authors' notebooks, k = 5", color="0.85", lw=3))
     return handles
 
 
 def tightness(rows, path):
-    """log p(image) by the encoder's q (open marks) and by a fitted one (full marks), against the training fraction.
-
-    `rows` are of usefulness.csv; bars are standard deviations over seeds.
-    """
+    """log p(image) against the training fraction, by the encoder's q (open marks) and by a fitted one (full marks)."""
     benchmarks = sorted(grouped([row for row in rows if row["task"] == beyond.IMAGE],
                                 "dataset", "likelihood", "protocol").items())
     figure, all_axes = panels(len(benchmarks), 5.2, 3.8)
@@ -187,8 +168,7 @@ def tightness(rows, path):
                           label=f"{model}, {setting}", ls=line_style, fillstyle=fill_style)
         _finish_fractions(axes)
         axes.set(title="{}, {}, protocol {}".format(*benchmark), ylabel="bound of log p(image), nats per image")
-    _legend_below(figure)
-    save(figure, path)
+    save(figure, path, legend=True)
 
 
 def _over_seeds(rows, field):

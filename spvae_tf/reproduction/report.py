@@ -1,7 +1,6 @@
 """The generated blocks of RESULTS.md and README.md: every number on them, recomputed from the CSVs that the runs left.
 
-Tables are text.py's, `rows` those of a CSV, `compared` of compare.compare. Log-likelihoods are nats per image,
-k = 5,000 where not said otherwise; "±" is over seeds, and the number of runs stands in brackets.
+Tables are text.py's, `rows` those of a CSV, `compared` of compare.compare. Log-likelihoods are nats per image.
 """
 
 import re
@@ -51,10 +50,7 @@ def readme_blocks(results_dir):
 
 
 def fill(page, blocks):
-    """A page's text with its blocks made anew, each between the marks `<!-- begin: name -->` and `<!-- end: name -->`.
-
-    Raises InputError when the page has other blocks than these, or marks that do not match.
-    """
+    """A page with its blocks between `<!-- begin: name -->` and `<!-- end: name -->` made anew, or InputError."""
     pattern = re.compile(r"<!-- begin: (.+?) -->\n.*?<!-- end: \1 -->", re.DOTALL)
     names = pattern.findall(page)
     if len(re.findall("<!-- (?:begin|end): ", page)) != 2 * len(names):
@@ -168,11 +164,10 @@ def cost(rows):
 
 def commands_for_missing(rows, protocol):
     """The commands that would run the cells that were not run, or with too few seeds, as a block of shell."""
-    missing = {}
-    for key, cell in published.CELLS.items():
-        model, dataset, likelihood = key
+    missing, by_cell = {}, grouped(rows, *CELL)
+    for (model, dataset, likelihood), cell in published.CELLS.items():
         for preset, sizes in (("tuned", "Table 2's"), ("checkpoint", "the checkpoint's")):
-            done = {row["seed"] for row in grouped(rows, *CELL).get(key, ())
+            done = {row["seed"] for row in by_cell.get((model, dataset, likelihood), ())
                     if compare.sizes_of(row, cell) == sizes and not compare.why_partial(row)}
             left = [seed for seed in range(SEEDS[model]) if seed not in done][:max(SEEDS[model] - len(done), 0)]
             if left and (preset == "tuned" or cell.checkpoint):
@@ -206,7 +201,7 @@ def subset(results_dir):
 
 def less_data(folder):
     """Figure 2 as a table, of whole runs: on the whole training set, and what a part of it costs, paired by seed."""
-    rows = [row for row in records.read_rows(figure2.path_of(folder), figure2.FIELDS)
+    rows = [row for row in records.read_rows(folder / figure2.CSV, figure2.FIELDS)
             if row["dataset"] in published.DATASETS and not compare.cut_off(row)]
     fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
     lines = [["model", "likelihood", "data set", "sizes", "k", *map(text.per_cent, fractions)]]

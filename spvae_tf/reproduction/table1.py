@@ -1,7 +1,4 @@
-"""Table 1, reproduced: which runs it needs, making those that are missing, and showing it.
-
-`folder` is `<results_dir>/<protocol>`; a `config` is resolved.
-"""
+"""Table 1, reproduced: which runs it needs, making those that are missing, and showing it."""
 
 import functools
 import itertools
@@ -33,9 +30,8 @@ PRESETS = {"mini": Preset(("mnist_sample", "cifar10_sample"), "results/mini", 50
 
 
 def make_configs(preset, protocol, models, datasets, likelihoods, seeds, grid="paper", cell_of=None, **overrides):
-    """The resolved configurations of Table 1's runs, in the order of its models.
+    """The resolved configurations of Table 1's runs, in the order of its models; **overrides are settings, or None.
 
-    `datasets` of None are the preset's. Of **overrides, settings such as train_fraction, None leaves one alone.
     Raises InputError for a name or a seed that does not exist, or where nothing is left to run.
     """
     settings, configs = PRESETS[preset], []
@@ -73,10 +69,7 @@ def _at_sizes_of_preset(config, grid, cell_of):
 
 
 def reproduce(configs, results_dir, num_workers=1):
-    """Makes the runs that are missing, writes `<results_dir>/<protocol>/table1.csv` after each, and prints the table.
-
-    Returns 0, or 1 when a run failed; it is named, and the others go on.
-    """
+    """Makes the missing runs, writes table1.csv after each, prints the table; returns 1 when a run failed, else 0."""
     folder = Path(results_dir) / configs[0].protocol
     write(folder)  # before hours of work: can the results be written?
     made, failures = cross_validation.make_runs(configs, lambda config: True, results_dir, num_workers,
@@ -122,10 +115,7 @@ def _kind(config):
 
 
 def records_of(folder):
-    """The records that stand for a cell of Table 1: of runs on whole training sets, with its settings.
-
-    For a user's own images nothing is published, and any setting may differ.
-    """
+    """The records that stand for a cell: of whole training sets, with its settings, or a user's own images and any."""
     def counts(record):
         changes = configuration.changes(configuration.recorded_config(record))
         return "train_fraction" not in changes if record["paper_test_ll"] is None else not changes

@@ -1,8 +1,6 @@
 """Table 2: the number of parameters of the paper's 24 models."""
 
-from pathlib import Path
-
-from spvae_tf import files, published
+from spvae_tf import published
 from spvae_tf.reproduction import text
 from spvae_tf.spvae import build_model
 
@@ -17,11 +15,6 @@ def count_parameters():
         built = build_model(model, (side, side), likelihood, cell.hidden_units, cell.latent_dim)
         rows.append(dict(zip(FIELDS, (model, dataset, likelihood, built.count_params(), cell.kparams))))
     return rows
-
-
-def write(results_dir, rows):
-    """Writes the rows of `count_parameters` to `<results_dir>/table2.csv`."""
-    files.write_table(Path(results_dir) / "table2.csv", rows, FIELDS)
 
 
 def as_text(rows):

@@ -5,6 +5,8 @@ A row is a dict. A table is a list of lines, each a list of str as long as the f
 
 import math
 
+import numpy as np
+
 from spvae_tf.model.likelihoods import LIKELIHOODS
 from spvae_tf.spvae import MODELS
 
@@ -36,9 +38,7 @@ def per_cent(fraction):
 
 def mean_and_deviation(values):
     """(mean, standard deviation with n − 1, NaN for a single value) of a sequence of numbers."""
-    mean = sum(values) / len(values)
-    squares = sum((value - mean) ** 2 for value in values)
-    return mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else math.nan
+    return np.mean(values), np.std(values, ddof=1) if len(values) > 1 else math.nan
 
 
 def spread(mean, deviation, runs=None, digits=1, sign="", unit=""):

@@ -49,10 +49,7 @@ def already_there(tasks, results_dir):
 
 
 def make_missing(tasks, results_dir, workers=1, on_record=lambda: None):
-    """Makes the runs that are not there yet, and calls `on_record` after each. A run that fails stops no other.
-
-    Returns (dict name of a run -> its record, dict name of a run -> why it has none).
-    """
+    """Makes the missing runs, `on_record` after each; returns dicts name -> record and name -> why it has none."""
     records, failures = already_there(tasks, results_dir)
     for name in records:
         print(f"{name}: already there")

@@ -118,12 +118,12 @@ def swept(images, tmp_path_factory):
 
 
 def rows_of(folder):
-    return files.read_table(figure2.path_of(Path(folder) / "paper"))
+    return files.read_table(Path(folder) / "paper" / figure2.CSV)
 
 
 def test_one_row_for_each_run(swept):
     folder, _ = swept
-    header = figure2.path_of(folder / "paper").read_text().splitlines()[0]
+    header = (folder / "paper" / figure2.CSV).read_text().splitlines()[0]
     assert header == ",".join([*records.FIELDS, "train_fraction"])
     rows = rows_of(folder)
     assert [(r["model"], r["train_fraction"], r["num_train"]) for r in rows] == [
@@ -166,7 +166,7 @@ def test_other_experiments_have_no_row(swept, tmp_path):
         name = configuration.recorded_config({"config": config}).name
         records.write_record(tmp_path, name, {k: record[k] for k in records.FIELDS} | {"config": config})
     figure2.write(tmp_path)
-    assert files.read_table(figure2.path_of(tmp_path)) == []
+    assert files.read_table(tmp_path / figure2.CSV) == []
 
 
 def test_fraction_without_an_image_is_named_and_the_others_go_on(images, tmp_path, eagerly, capsys):

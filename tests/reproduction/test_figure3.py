@@ -13,6 +13,7 @@ import tensorflow as tf
 from spvae_tf import build_model
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import figure3
+from spvae_tf.reproduction.pictures import boxes_of
 from spvae_tf.training import data
 from spvae_tf.training.run import Run
 
@@ -37,7 +38,8 @@ def test_quantiles_are_equally_probable():
 
 
 def test_every_picture_is_its_own_vaes_mean_at_its_own_code(model):
-    pictures, boxes = figure3.manifolds(model, steps=3), figure3.leaf_boxes(model)
+    boxes = boxes_of(model.graph.leaf_regions, model.image_shape[1])
+    pictures = figure3.manifolds(model, boxes, steps=3)
     assert boxes == [(0, 0, 4, 4), (0, 4, 4, 2), (4, 0, 1, 4), (4, 4, 1, 2)]
     codes = figure3.latent_quantiles(3)
     for leaf, (images, (top, left, height, width)) in enumerate(zip(pictures, boxes)):

@@ -178,7 +178,7 @@ def test_nats_lost_with_less_data_are_paired_by_seed(tmp_path):
         if row["model"] == "SPVAE":
             row |= dict(test_ll=None, num_samples=None)
     assert report.less_data(tmp_path) == [["model", "likelihood", "data set", "sizes", "k"]]
-    files.write_table(figure2.path_of(tmp_path), rows, figure2.FIELDS)
+    files.write_table(tmp_path / figure2.CSV, rows, figure2.FIELDS)
     assert report.less_data(tmp_path) == [
         ["model", "likelihood", "data set", "sizes", "k", "100 %", "10 %", "0.5 %"],
         ["SPVAE", "continuous", "mnist", "Table 2's", "5", "2750.0 ± 70.7 (2)", "-60.0 ± 14.1 (2)", "-800.0 (1)"],
