@@ -1,7 +1,4 @@
-"""Cross-validation (section 4): the sizes that are tried, the winner by validation, and its test.
-
-A point is the resolved configuration of one pair of sizes. `records` is a dict: the name of a run -> its record.
-"""
+"""Cross-validation (section 4): points, each the resolved configuration of one pair of sizes; the winner; its test."""
 
 import itertools
 import math

@@ -110,10 +110,7 @@ def _draw_edges(axes, start, ends):
 
 
 def sum_weights(model, images, path):
-    """How an SPVAE splits images: every rectangle of super-pixels with its cuts, by the sum weights and by test images.
-
-    Raises InputError unless the model has sums, all regions are rectangles, and the super-pixels a grid.
-    """
+    """How an SPVAE that has sums, over a grid of super-pixels, splits images: by its sum weights and by test images."""
     if not model.graph.partitions:
         raise InputError("a model of a single region has no sum weights to draw")
     boxes = grid_boxes(model.graph, model.image_shape[1])

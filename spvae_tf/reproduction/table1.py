@@ -30,10 +30,7 @@ PRESETS = {"mini": Preset(("mnist_sample", "cifar10_sample"), "results/mini", 50
 
 
 def make_configs(preset, protocol, models, datasets, likelihoods, seeds, grid="paper", cell_of=None, **overrides):
-    """The resolved configurations of Table 1's runs, in the order of its models; **overrides are settings, or None.
-
-    Raises InputError for a name or a seed that does not exist, or where nothing is left to run.
-    """
+    """Table 1's runs, resolved; **overrides are settings, or None. Raises InputError for a bad name, or none."""
     settings, configs = PRESETS[preset], []
     axes = (map(canonical_name, models), settings.datasets if datasets is None else datasets, likelihoods,
             map(_seed, seeds))

@@ -167,7 +167,7 @@ class _Worker:
 
     def _new_pool(self):
         self._pool = concurrent.futures.ProcessPoolExecutor(
-            1, multiprocessing.get_context("spawn"), _begin, [str(self._log)])
+            1, multiprocessing.get_context("spawn"), _set_up_process, [str(self._log)])
         if self._cores:
             mine = os.sched_getaffinity(0)
             os.sched_setaffinity(0, self._cores)
@@ -198,8 +198,7 @@ def _shares_of_cores(workers):
     return [share.tolist() or cores[:1] for share in np.array_split(cores, workers)]
 
 
-def _begin(log):
-    """Sets a worker's process up."""
+def _set_up_process(log):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(log, "a", encoding="utf-8") as file:  # several workers' bars would overwrite each other
