@@ -42,8 +42,8 @@ with _quiet_start():
     from spvae_tf.training.trainer import NonFiniteError
 
     configure()
-    tf.get_logger().setLevel("ERROR")  # not that models of many sizes are compiled in one process
-    tf.function(lambda: tf.zeros([]) + 1, jit_compile=True)()  # the devices and XLA introduce themselves once
+    tf.get_logger().setLevel("ERROR")  # else it warns of models of many sizes in one process
+    tf.function(lambda: tf.zeros([]) + 1, jit_compile=True)()  # what the devices print comes out here
 gc.freeze()
 gc.enable()
 

@@ -9,6 +9,7 @@ The run's folder keeps the values of images that are done, so a test that was st
 """
 
 import cli  # isort: skip (first: it quiets TensorFlow)
+import numpy as np
 from absl import flags
 
 from spvae_tf.errors import InputError
@@ -36,9 +37,10 @@ def main():
           f"{result.mean:.2f} ± {result.stderr:.2f} nats per image "
           f"(standard error over {len(result.log_prob)} of {len(test)} test images)")
     if len(result.log_prob) > 1:
-        image, log_prob, others = result.least_probable
-        print(f"median {result.median:.2f}; the least probable is image {image} with {log_prob:.2f}, the mean of the "
-              f"others {others:.2f}")
+        image = result.log_prob.argmin()  # on continuous data one image can decide the mean
+        others = np.delete(result.log_prob, image)
+        print(f"median {np.median(result.log_prob):.2f}; the least probable is image {image} with "
+              f"{result.log_prob[image]:.2f}, the mean of the others {others.mean():.2f}")
 
 
 if __name__ == "__main__":

@@ -26,11 +26,10 @@ from spvae_tf.training.trainer import Compiled, Trainer
 
 TIMED = ("step", "validation", "evaluation", "inpainting", "plain")
 KINDS = (*TIMED, "compile", "alone")
-COMPILATIONS = 3  # with "compile"; without it, one
-COMPILED = {"step", "plain"}  # what is compiled more than once
+COMPILATIONS = 3  # of "step" and "plain", with "compile"; without it, one
 VALIDATED = 10_000  # images of a validation
 EVALUATED = 100  # images of an evaluation
-INPAINTED = 256  # images whose right half is filled in, k = 100
+INPAINTED = 256  # images of an inpainting
 
 
 def batches_per_call():
@@ -95,7 +94,7 @@ def step_timing(trainer, batches):
 
 def plain_step_timing(trainer):
     """A training step of the plain implementation with the same optimiser, data and noise."""
-    # imported here, since it needs TensorFlow Probability: a second that training does not spend, nor `alone` may count
+    # imported here, since it needs TensorFlow Probability: a second that neither training nor `alone` may spend
     from spvae_tf.model.reference import PlainSPVAE
     plain = PlainSPVAE(trainer.model)
     variables = plain.trainable_variables
@@ -116,7 +115,7 @@ def plain_step_timing(trainer):
 
 
 def _alone(name, likelihood, started):
-    """Trains, validates and tests a model: `start`, see NOTES, and `peak_mib`, None where it cannot be told."""
+    """Trains, validates and tests a model: `start`, see NOTES, and `peak_mib`, None where it is not known."""
     configure()
     dataset = load_dataset("mnist_sample", likelihood)
     timings = make_timings(name, likelihood, dataset, ("step", "validation", "evaluation"))
@@ -124,22 +123,19 @@ def _alone(name, likelihood, started):
     start = time.time() - started
     timings["validation"].once()
     timings["evaluation"].once()
-    return dict(start=start, peak_mib=_peak_memory())
-
-
-def _peak_memory():
+    status, peak = Path("/proc/self/status"), None  # getrusage would count the process that started this one
     if on_gpu():
-        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
-    status = Path("/proc/self/status")  # getrusage would count the process that started this one
-    if status.exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
+    elif status.exists():
+        peak = int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return dict(start=start, peak_mib=peak)
 
 
 def run(models, likelihoods, repeats, kinds):
-    """Times some of KINDS; returns a report, a dict that JSON can hold. "step" is always measured.
+    """Times "step" and some of KINDS; returns a report, a dict that JSON can hold; raises InputError for other kinds.
 
     "plain" is a step of the plain implementation, "compile" compiles steps COMPILATIONS times, and "alone" measures
-    start and peak memory of a process of its own. Raises InputError for a kind that does not exist.
+    start and peak memory of a process of its own.
     """
     for kind in kinds:
         check_choice("kind", kind, KINDS)
@@ -162,7 +158,7 @@ def _measure(models, likelihood, repeats, kinds, bar):
     contenders, first = {}, collections.defaultdict(list)
     for number in range(COMPILATIONS if "compile" in kinds else 1):
         for name in models:
-            timings = make_timings(name, likelihood, dataset, kinds if number == 0 else kinds & COMPILED)
+            timings = make_timings(name, likelihood, dataset, kinds if number == 0 else kinds & {"step", "plain"})
             for kind, timing in timings.items():
                 stage(f"compiling {kind} of {name}")
                 first[name, kind].append(timing.once())
@@ -185,12 +181,8 @@ def _measure(models, likelihood, repeats, kinds, bar):
     return cells
 
 
-SCALING = {
-    "samples k": ("train_samples", (1, 2, 5, 10, 20)),
-    "batch": ("batch_size", (32, 64, 128, 256, 512)),
-    "super-pixel side Δ": ("delta", (4, 7, 14)),
-    "experts per super-pixel": ("num_components", (1, 2, 4, 8)),
-}
+SCALING = {"samples k": ("train_samples", (1, 2, 5, 10, 20)), "batch": ("batch_size", (32, 64, 128, 256, 512)),
+           "super-pixel side Δ": ("delta", (4, 7, 14)), "experts per super-pixel": ("num_components", (1, 2, 4, 8))}
 
 
 def scaling(repeats=3):
@@ -239,18 +231,12 @@ def _ratios(cells):
                 yield f"  {likelihood:10}  plain / ours, {name}: step {step:.1f}, compilation {compilation:.1f}"
 
 
-def _seconds(summary):
-    """The median, with the least and the most in brackets if there are several."""
-    text = "{median:.1f} ({min:.1f}–{max:.1f})" if summary["min"] < summary["max"] else "{median:.1f}"
-    return text.format(**summary)
-
-
 # title -> (width, text from a cell)
 COLUMNS = {
     "step ms": (9, lambda c: f"{1e3 * c['step']['median']:.2f}"),
     "(min–max)": (17, lambda c: f"({1e3 * c['step']['min']:.2f}–{1e3 * c['step']['max']:.2f})"),
     "validation": (12, lambda c: f"{c['validation']['median'] / (128 * c['step']['median']):.0%}"),
-    "compile s": (19, lambda c: _seconds(c["compile"]["step"])),
+    "compile s": (19, lambda c: "{median:.1f} ({min:.1f}–{max:.1f})".format(**c["compile"]["step"])),
     "start s": (9, lambda c: f"{c['start']:.1f}"),
     "k=5000 img/s": (14, lambda c: f"{1 / c['evaluation']['median']:.1f}"),
     "inpainting s": (14, lambda c: f"{c['inpainting']['median']:.2f}"),

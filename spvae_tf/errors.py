@@ -5,9 +5,9 @@ import reprlib
 
 
 class InputError(ValueError):
-    """Something handed in from outside is wrong: a flag, a configuration, a file, an array or a graph.
+    """A flag, a configuration, a file, an array or a graph is wrong; the message is one line.
 
-    The message is one line: what is wrong, its value, and what is allowed. The scripts print it and exit with status 2.
+    It says what is wrong, its value, and what is allowed. The scripts print it and exit with status 2.
     """
 
 

@@ -16,10 +16,7 @@ TEXT_COLUMNS = ("model", "dataset", "likelihood", "protocol", "preset", "device"
 
 
 def write_atomically(path, write):
-    """Calls `write(temporary path)` and renames the result to `path`, so that nobody ever sees half a file.
-
-    Raises InputError when the folder cannot be written.
-    """
+    """Calls `write(temporary path)` and renames the result to `path`; raises InputError when that cannot be written."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -40,7 +37,7 @@ def write_text(path, text):
 
 @contextlib.contextmanager
 def lock(folder, wait=False):
-    """Keeps a folder, which is made, for this process, and no longer than that lives.
+    """Makes a folder and keeps other processes out of it while this one is at work.
 
     Raises InputError when another process has it, unless it shall `wait`, or when the folder cannot be written.
     """
@@ -59,8 +56,6 @@ def lock(folder, wait=False):
         held.release()
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
-
 def write_table(path, rows, columns):
     """Writes dicts as CSV, atomically; keys that are no columns are left out."""
     text = io.StringIO()
@@ -71,10 +66,7 @@ def write_table(path, rows, columns):
 
 
 def read_table(path):
-    """The rows of a CSV that `write_table` wrote: dicts, with numbers as numbers and empty fields as None.
-
-    Raises InputError when the file is missing or damaged.
-    """
+    """A CSV of `write_table` as dicts, empty fields as None; raises InputError when it is missing or damaged."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -95,22 +87,17 @@ def _value(text):
     return text or None
 
 
-# --- arrays -----------------------------------------------------------------------------------------------------------
-
-def write_npz(path, **arrays):
-    """Writes named arrays as a compressed .npz, atomically."""
+def write_npz(path, savez=np.savez_compressed, **arrays):
+    """Writes named arrays as a .npz, atomically; np.savez does not compress them."""
     def write(temporary):
         with open(temporary, "wb") as file:
-            np.savez_compressed(file, **{name: np.asarray(a) for name, a in arrays.items()})
+            savez(file, **arrays)
 
     write_atomically(path, write)
 
 
 def read_npz(path, required, optional=()):
-    """Reads arrays of these names from a .npz file; returns a dict name -> array. Pickled objects are never loaded.
-
-    Raises InputError when the file or a required array is missing, or an array is damaged.
-    """
+    """Dict name -> array of a .npz file; raises InputError when it is damaged or a required array is missing."""
     try:
         archive = np.load(path, allow_pickle=False)
     except FileNotFoundError:

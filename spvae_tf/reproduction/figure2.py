@@ -73,7 +73,7 @@ def write(folder):
 def _rows_of_all_fractions(folder):
     rows, configs = {}, []
     for record in records.read_records(folder):
-        config = configuration.recorded_config(record)
+        config = configuration.recorded_config(record["config"])
         if set(configuration.changes(config)) <= {"train_fraction"}:  # no other experiment's
             theirs = record["paper_test_ll"] if config.train_fraction == 1 else None  # it is of the whole training set
             rows[config.name] = record | dict(train_fraction=config.train_fraction, paper_test_ll=theirs)

@@ -96,7 +96,7 @@ def dry_run(configs, results_dir):
 
 def _recorded_costs(folder):
     """What training took: dict `_kind` of a run -> list of str, one for each device."""
-    costs, recorded = {}, [record | {"kind": _kind(configuration.recorded_config(record))}
+    costs, recorded = {}, [record | {"kind": _kind(configuration.recorded_config(record["config"]))}
                            for record in records.read_records(folder)]
     for (kind, device), made in text.grouped(recorded, "kind", "device").items():
         hours = text.mean_of([record["train_seconds"] / 3600 for record in made], 2, unit=" h")
@@ -114,7 +114,7 @@ def _kind(config):
 def records_of(folder):
     """The records that stand for a cell: of whole training sets, with its settings, or a user's own images and any."""
     def counts(record):
-        changes = configuration.changes(configuration.recorded_config(record))
+        changes = configuration.changes(configuration.recorded_config(record["config"]))
         return "train_fraction" not in changes if record["paper_test_ll"] is None else not changes
 
     return [record for record in records.read_records(folder) if counts(record)]

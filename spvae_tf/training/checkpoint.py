@@ -14,13 +14,8 @@ GROUPS = {"weights", "best", "optimizer"}
 
 def save(path, arrays, state):
     """Saves a checkpoint: arrays, a dict of lists with the keys GROUPS, and a state that JSON can hold."""
-    flat = {f"{group}/{n:03d}": np.asarray(a) for group, items in arrays.items() for n, a in enumerate(items)}
-
-    def write(temporary):
-        with open(temporary, "wb") as file:
-            np.savez(file, state=np.array(json.dumps(state)), **flat)
-
-    files.write_atomically(path, write)
+    flat = {f"{group}/{n:03d}": array for group, items in arrays.items() for n, array in enumerate(items)}
+    files.write_npz(path, np.savez, state=json.dumps(state), **flat)
 
 
 def restore(path):

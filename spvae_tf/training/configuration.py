@@ -17,17 +17,16 @@ from spvae_tf.model.region_graph import RegionGraph
 from spvae_tf.spvae import MODELS, canonical_name
 from spvae_tf.training.data import DATASETS, check_name, dataset_name, fingerprint
 
-# As the paper's text says (section 4). `patience` is the number of validations in a row without a new best that end a
-# run, a reading of "decreased five times consecutively"; `stream` is a function of streams.py.
+# PAPER: the paper's text (section 4); RELEASED: the code that made the authors' tables. `patience` validations in a row
+# without a new best end a run, a reading of "decreased five times consecutively"; `stream` is a function of streams.py.
 PAPER = dict(learning_rate_spvae=0.001, learning_rate_vae=0.001, patience=5, stream="epochs")
-# As the code does that made the authors' tables.
 RELEASED = dict(learning_rate_spvae=0.01, learning_rate_vae=0.001, patience=11, stream="restarted")
 PROTOCOLS = {"paper": PAPER, "released": RELEASED}
 STREAMS = ("epochs", "restarted")
-# of the images: as the authors prepared them, bit for bit (data.py), or as this repository did before (records alone)
+# of the images: as the authors prepared them (data.py), or as this repository did before (in old records alone)
 PREPARATIONS = ("authors", "earlier")
 
-# a type stands for None until a value of that type is set
+# a type marks an optional setting, None by default
 SETTINGS = dict(
     protocol="paper", preset="single",
     delta=int,  # None: the longer side is divided into four super-pixels
@@ -46,16 +45,13 @@ MAY_CHANGE = ("name", "preset", "data_dir", "max_batches", "test_samples", "num_
 
 
 def make_config(model="SPVAE", dataset="mnist", likelihood="continuous", cell_of=None):
-    """The configuration of one cell of Table 1, with the sizes of Table 2.
+    """The configuration of one cell of Table 1, with the sizes of Table 2, as a ConfigDict.
 
     Args:
       model: one of MODELS, in any capitals.
       dataset: one of data.DATASETS or the path of an .npz.
-      likelihood: "continuous" or "discrete".
+      likelihood: one of LIKELIHOODS. One without published sizes has those of the continuous.
       cell_of: of an .npz, the data set of published.DATASETS whose sizes and rounding it takes; None is MNIST's.
-
-    Returns:
-      ml_collections.ConfigDict with the keys of SETTINGS, the three names, `hidden_units` and `latent_dim`.
 
     Raises:
       InputError: for a name that does not exist, or cell_of beside a data set that has cells of its own.
@@ -66,7 +62,8 @@ def make_config(model="SPVAE", dataset="mnist", likelihood="continuous", cell_of
     if cell_of is not None and (cell_of not in published.DATASETS or dataset in DATASETS):
         raise InputError(f"cell_of is {cell_of!r} for dataset {dataset!r}; it must be one of "
                          f"{', '.join(published.DATASETS)}, for an .npz")
-    cell = published.cell(model, cell_of or dataset, likelihood) or published.cell(model, "mnist", likelihood)
+    candidates = (cell_of or dataset, likelihood), ("mnist", likelihood), ("mnist", "continuous")
+    cell = next(filter(None, (published.cell(model, *candidate) for candidate in candidates)))
     settings = {key: ml_collections.config_dict.placeholder(value) if isinstance(value, type) else value
                 for key, value in SETTINGS.items()}
     config = ml_collections.ConfigDict(settings | dict(
@@ -78,18 +75,10 @@ def make_config(model="SPVAE", dataset="mnist", likelihood="continuous", cell_of
 
 
 def resolve(config, **changes):
-    """Checks a configuration, fills in what its protocol decides, and names its run.
+    """Checks a configuration with `changes`, fills in what its protocol decides, and names its run.
 
-    Args:
-      config: of `make_config`, perhaps with settings changed since; or resolved already.
-      **changes: settings to change besides.
-
-    Returns:
-      ml_collections.FrozenConfigDict without None in learning_rate, patience and stream, and with the run's `name`. A
-      region graph is in it as JSON.
-
-    Raises:
-      InputError: for a value that is not allowed, naming the key.
+    Returns a FrozenConfigDict, a region graph in it as JSON. Its `name`, as of a file, tells the run from every other.
+    Raises InputError, naming the key, for a value that is not allowed.
     """
     config = ml_collections.ConfigDict({key: value for key, value in config.items() if key != "name"} | changes)
     config.model = canonical_name(config.model)
@@ -100,7 +89,9 @@ def resolve(config, **changes):
     _check_values(config)
     if config.graph is not None and not config.graph.startswith("{"):
         config.graph = RegionGraph.load(config.graph).to_json()
-    config.name = _run_name(config)
+    dataset = f"npz_{Path(config.dataset).stem}" if str(config.dataset).endswith(".npz") else config.dataset
+    config.name = "-".join([config.model, dataset, config.likelihood, config.preset, f"h{config.hidden_units}",
+                            f"z{config.latent_dim}", *changes_as_text(config), f"seed{config.seed}"]).lower()
     return ml_collections.FrozenConfigDict(config)
 
 
@@ -121,13 +112,10 @@ def _check_values(config):
     check_choice("stream", config.stream, STREAMS)
     check_choice("preparation", config.preparation, PREPARATIONS)
     for key in ("hidden_units", "latent_dim", "num_sums", "num_components", "batch_size", "train_samples",
-                "validate_every", "patience", "shuffle_buffer", "test_samples"):
-        check_integer(key, config[key])
-    for key in ("delta", "max_batches", "num_test_images"):
-        if config[key] is not None:
-            check_integer(key, config[key])
-    for key in ("seed", "data_seed"):
-        check_integer(key, config[key], low=0)
+                "validate_every", "patience", "shuffle_buffer", "test_samples", "delta", "max_batches",
+                "num_test_images", "seed", "data_seed"):
+        if config[key] is not None or not isinstance(SETTINGS.get(key), type):
+            check_integer(key, config[key], low=0 if key.endswith("seed") else 1)
     if config.graph is not None and (not has_spn(config.model) or config.delta is not None):
         raise InputError(f"graph is for SPVAE and Conv-SPVAE without delta, not for {config.model} with "
                          f"delta={config.delta}")
@@ -135,15 +123,6 @@ def _check_values(config):
         raise InputError(f"learning_rate is {config.learning_rate}; it must be positive and finite")
     if not 0 < config.train_fraction <= 1:
         raise InputError(f"train_fraction is {config.train_fraction}; it must be above 0 and at most 1")
-
-
-# --- names ------------------------------------------------------------------------------------------------------------
-
-def _run_name(config):
-    """Tells a run from every other, as a file name: its cell, preset, sizes, seed, and all else that was set."""
-    dataset = f"npz_{Path(config.dataset).stem}" if str(config.dataset).endswith(".npz") else config.dataset
-    return "-".join([config.model, dataset, config.likelihood, config.preset, f"h{config.hidden_units}",
-                     f"z{config.latent_dim}", *changes_as_text(config), f"seed{config.seed}"]).lower()
 
 
 def picture_name(config):
@@ -167,38 +146,32 @@ def changes(config):
 
 def changes_as_text(config):
     """`changes` as a list of "key=value", usable in file names; of a region graph a hash."""
-    def short(value):
-        return hashlib.sha256(value.encode()).hexdigest()[:8] if str(value).startswith("{") else value
+    found = changes(config)
+    if "graph" in found:
+        found["graph"] = hashlib.sha256(found["graph"].encode()).hexdigest()[:8]
+    return [f"{key}={value}" for key, value in found.items()]
 
-    return [f"{key}={short(value)}" for key, value in changes(config).items()]
-
-
-# --- in records -------------------------------------------------------------------------------------------------------
 
 def settings_of(config):
     """A resolved configuration as a dict, without its name; of a user's own images it has `dataset_sha256`, too."""
-    digest = fingerprint(config.dataset)
-    settings = {key: value for key, value in config.to_dict().items() if key != "name"}
+    settings, digest = config.to_dict(), fingerprint(config.dataset)
+    del settings["name"]
     return settings if digest is None else settings | {"dataset_sha256": digest}
 
 
 def with_defaults(recorded):
-    """A recorded configuration with the defaults of settings younger than it; a dict."""
+    """A recorded configuration; settings added after the run was made take their defaults; a dict."""
     return make_config().to_dict() | {"preparation": "earlier"} | recorded
-
-
-def known_settings(recorded):
-    """The settings alone of `with_defaults`; a dict."""
-    settings = with_defaults(recorded)
-    return {key: settings[key] for key in make_config()}
 
 
 def as_recorded(config):
     """`settings_of` as a record has it, without places of files on a machine."""
-    kept = {key: value for key, value in settings_of(config).items() if key != "data_dir"}
-    return kept | {"dataset": Path(config.dataset).name}
+    settings = settings_of(config) | {"dataset": Path(config.dataset).name}
+    del settings["data_dir"]
+    return settings
 
 
-def recorded_config(record):
-    """The resolved configuration of a record; raises InputError as `resolve`."""
-    return resolve(known_settings(record["config"]))
+def recorded_config(recorded, **changes):
+    """The configuration of a record or config.json, with `changes`, resolved; raises InputError as `resolve`."""
+    settings = with_defaults(recorded)
+    return resolve({key: settings[key] for key in make_config()}, **changes)

@@ -21,13 +21,12 @@ def here():
 def continued(began, here):
     """`here` for what began elsewhere: its device is added, versions and commit are those it began with."""
     found = here | {key: began[key] for key in here if key in began}
-    if here["device"] not in found["device"].split("; "):
-        found["device"] += f"; {here['device']}"
-    return found
+    devices = dict.fromkeys([*found["device"].split("; "), here["device"]])
+    return found | dict(device="; ".join(devices))
 
 
 def device():
-    """What the run is computed on: the GPU's name, or the processor's with its number of cores."""
+    """The GPU's name, or the processor's with its number of cores."""
     if on_gpu():
         gpu = tf.config.list_physical_devices("GPU")[0]
         return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")

@@ -1,8 +1,8 @@
 """Records of finished runs.
 
 A record is one JSON file, `<results_dir>/<protocol>/records/<name>.json`: a dict with the keys FIELDS, and the run's
-configuration as `config`. It is written once its run is complete. Runs side by side write different files; every CSV is
-made anew from all records. Here `folder` is `<results_dir>/<protocol>`.
+configuration as `config`. It is written once its run is complete; every CSV is made anew from all records. Here
+`folder` is `<results_dir>/<protocol>`.
 """
 
 import json
@@ -28,7 +28,7 @@ def write_record(folder, name, record):
 
 
 def read_record(folder, name):
-    """The record of a run; None when it is missing, or damaged, of which a warning tells."""
+    """The record of a run; None when it is missing, and with a warning when it is damaged."""
     path = Path(folder) / "records" / f"{name}.json"
     if not path.exists():
         return None
@@ -54,7 +54,7 @@ def _check_record(record):
     if missing := {*FIELDS, "config"} - set(record):
         raise InputError(f"no {', '.join(sorted(missing))}")
     _check_row(record, FIELDS)
-    configuration.recorded_config(record)
+    configuration.recorded_config(record["config"])
     for key in ("model", "likelihood", "protocol", "preset", "seed", "hidden_units", "latent_dim"):
         if record["config"].get(key, record[key]) != record[key]:
             raise InputError(f"{key} is {record[key]!r}, but {record['config'][key]!r} in config")

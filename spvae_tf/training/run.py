@@ -40,20 +40,14 @@ def make_model(config, image_shape):
 def load_data(config):
     """The data set of a configuration; raises InputError when it cannot be read or prepared as it was."""
     if config.preparation != "authors":
-        raise InputError("the run was trained on images prepared in an earlier way, which is gone; train it again, or "
-                         "use the commit that its config.json names")
+        raise InputError("the run was trained on images prepared the old way, which is gone; train it again, or use "
+                         "the commit that its config.json names")
     return load_dataset(config.dataset, config.likelihood, data_dir=config.data_dir, seed=config.data_seed,
                         train_fraction=config.train_fraction, round_pixels=config.round_pixels)
 
 
 class Run:
-    """One run: its configuration, its folder, its model and its data.
-
-    Args:
-      config: configuration; as an attribute it is resolved.
-      workdir: folder of the run.
-      dataset: data.Dataset, when it is already loaded.
-    """
+    """One run: its configuration, resolved, its folder, its model, and its data, which may be loaded already."""
 
     def __init__(self, config, workdir, dataset=None):
         self.config, self.workdir, self._trained_on = configuration.resolve(config), Path(workdir), None
@@ -62,18 +56,10 @@ class Run:
 
     @classmethod
     def open(cls, workdir, data_dir=None):
-        """The run that has begun in a folder.
-
-        Args:
-          workdir: folder of a run.
-          data_dir: of TensorFlow Datasets; the run's own when None.
-
-        Raises:
-          InputError: when the folder holds no run or its configuration is damaged.
-        """
+        """The run that has begun in a folder, perhaps with another `data_dir`; raises InputError if there is none."""
         found = _read_config(workdir)
         changes = {} if data_dir is None else dict(data_dir=data_dir)
-        run = cls(configuration.known_settings(found) | changes, workdir)
+        run = cls(configuration.recorded_config(found, **changes), workdir)
         run._trained_on = found.get("dataset_sha256")
         return run
 
@@ -104,21 +90,14 @@ class Run:
         return model
 
     def began(self):
-        """What the run began with: `image_shape`, `num_train`, `device` (all in turn), `versions`, `commit`; a dict."""
+        """What the run began with: `image_shape`, `num_train`, `device` (all in turn), `versions`, `commit`."""
         return {key: value for key, value in _read_config(self.workdir).items() if key not in self.config}
 
     def train(self, on_validation=None):
-        """Trains the model; a run that was stopped goes on from its checkpoint.
+        """Trains the model, from its checkpoint if it was stopped; returns the finished Trainer.
 
-        Args:
-          on_validation: called with each row of the log.
-
-        Returns:
-          The finished Trainer.
-
-        Raises:
-          InputError: when the folder belongs to another run, or another process is at work in it.
-          NonFiniteError: at a NaN or infinity.
+        `on_validation` is called with each row of the log. Raises InputError when the folder belongs to another run or
+        another process is at work in it, and NonFiniteError at a NaN or infinity.
         """
         with self._trainer() as trainer:
             trainer.run(on_validation)
@@ -127,14 +106,14 @@ class Run:
 
     @contextlib.contextmanager
     def _trainer(self, cache=None):
-        """Its Trainer, while the folder is this process's."""
+        """Its Trainer; the folder is locked meanwhile."""
         model = make_model(self.config, self.dataset.image_shape)  # before there is a folder: a wrong size leaves none
         compiled = (cache or CompiledCache()).get(model, self.config.learning_rate)
         with files.lock(self.workdir):
-            self._claim()
+            self._write_config()
             yield Trainer(compiled, self.dataset, self.config, self.workdir)
 
-    def _claim(self):
+    def _write_config(self):
         """Writes config.json, what the run begins with; raises InputError when another run has begun in the folder."""
         wanted = configuration.settings_of(self.config) | dict(
             image_shape=list(self.dataset.image_shape), num_train=len(self.dataset.train))
@@ -164,13 +143,13 @@ def _check_same(found, wanted, may_change, what, remedy):
 
 
 def _read_config(workdir):
-    """config.json as a dict; a setting younger than the run has its default."""
+    """config.json as a dict; settings added after the run was made take their defaults."""
     path = Path(workdir) / CONFIG
     try:
         config = configuration.with_defaults(json.loads(path.read_text(encoding="utf-8")))
         if missing := {"image_shape", "num_train"} - set(config):
             raise ValueError(f"no {', '.join(sorted(missing))}")
-        configuration.resolve(configuration.known_settings(config))
+        configuration.recorded_config(config)
         return config
     except FileNotFoundError as error:
         raise InputError(f"{workdir} holds no run: there is no {CONFIG} in it") from error
@@ -179,25 +158,17 @@ def _read_config(workdir):
 
 
 def load(workdir):
-    """A trained model, ready to use, with the weights that were best on the validation set.
+    """The trained SPVAE of the run in a folder, with the weights that were best on the validation set.
 
-    Args:
-      workdir: folder of a run.
-
-    Returns:
-      SPVAE.
-
-    Raises:
-      InputError: when the folder holds no run, a damaged one, or one that failed before its first validation.
+    Raises InputError when the folder holds no run, a damaged one, or one that failed before its first validation.
     """
     return Run.open(workdir).model
 
 
 def tensorboard_writer(workdir):
     """A function that writes each row of the log as TensorBoard scalars into `<workdir>/tensorboard`."""
-    @functools.cache
-    def writer():  # made at the first row: a refused run leaves no folder behind
-        return tf.summary.create_file_writer(str(Path(workdir) / "tensorboard"))
+    # made at the first row: a run that raises InputError leaves no folder behind
+    writer = functools.cache(lambda: tf.summary.create_file_writer(str(Path(workdir) / "tensorboard")))
 
     def write(row):
         with writer().as_default(step=row["batch"]):
@@ -207,17 +178,13 @@ def tensorboard_writer(workdir):
     return write
 
 
-# --- a run in a folder of results -------------------------------------------------------------------------------------
-
 def finished(config, results_dir):
     """The record of a run, None if there is none; raises InputError when it was made with other settings."""
     folder = Path(results_dir) / config.protocol
     record = records.read_record(folder, config.name)
-    if record is None:
-        return None
-    found = configuration.with_defaults(record["config"])
-    if found["preparation"] != config.preparation:
-        return None  # of the earlier images; this run's record will take its place
+    found = configuration.with_defaults(record["config"]) if record else {}
+    if found.get("preparation") != config.preparation:
+        return None  # there is none, or it was made from images prepared the old way and will be replaced
     _check_same(found, configuration.as_recorded(config),
                 ("test_samples", "num_test_images") if record["test_ll"] is None else (),  # not tested yet
                 f"{folder} holds {config.name}", "choose another --results_dir or delete the record")
@@ -227,9 +194,9 @@ def finished(config, results_dir):
 def complete(config, results_dir, dataset=None, test=True, cache=None):
     """Trains and tests one model and writes its record, unless the record is there already; returns the record.
 
-    A run that was recorded without `test`, which has the test at k = 5 alone, is tested later from its checkpoint.
-    Without `test`, a run that meets a NaN or infinity has a validation ELBO of NaN, so that nothing selects it; with
-    it, NonFiniteError is raised. Runs that share a `cache`, a CompiledCache, are made one after the other.
+    Without `test` it is tested at k = 5 alone; a later call with it goes on from the checkpoint. At a NaN or infinity
+    the validation ELBO is NaN without `test`, so that nothing selects the run; with it, NonFiniteError is raised.
+    Runs of equal sizes that have a `cache`, a CompiledCache, share one model: training the next overwrites this one's.
     """
     run = Run.in_results(config, results_dir, dataset)
     record = finished(run.config, results_dir)
@@ -259,10 +226,10 @@ def _write_results(run, folder, trainer, elbos, test):
     """Writes the learning curve and the record, and of a `test` the values and the weights; returns the record."""
     config, name = run.config, run.config.name
     if test:
-        files.write_npz(folder / "values" / f"{name}.npz", log_prob=np.float32(test.log_prob), k=test.num_samples,
-                        seed=0)
-        files.write_npz(folder / "weights" / f"{name}.npz", **{
-            f"{n:03d}": np.float32(variable.numpy()) for n, variable in enumerate(trainer.model.trainable_variables)})
+        values = dict(log_prob=np.float32(test.log_prob), k=test.num_samples, seed=0)
+        weights = {f"{n:03d}": np.float32(v.numpy()) for n, v in enumerate(trainer.model.trainable_variables)}
+        files.write_npz(folder / "values" / f"{name}.npz", **values)
+        files.write_npz(folder / "weights" / f"{name}.npz", **weights)
     files.write_table(folder / "curves" / f"{name}.csv", trainer.history, LOG_FIELDS)
     cell = published.cell(config.model, config.dataset, config.likelihood)
     known = config.to_dict() | run.began() | elbos | dict(

@@ -1,7 +1,7 @@
 """Which images each batch has: shuffled passes (protocol `paper`), or a stream that starts over (protocol `released`).
 
-A stream is a function (first batch, number of batches) -> int32 indices [batches, batch_size] of training images. It
-depends on its seed and on the batches' numbers alone.
+A stream is a function (first batch, number of batches) -> int32 indices [batches, batch_size] of training images. They
+follow from its seed and the batches' numbers alone.
 """
 
 import numpy as np
@@ -41,15 +41,12 @@ def restarted(num_images, batch_size, seed, shuffle_buffer):
 
 def _shuffled(num_images, shuffle_buffer, wanted, rng):
     """The first `wanted` of 0 … num_images − 1, in their order but for a shuffle buffer, as tf.data does it."""
-    buffer = list(range(min(shuffle_buffer, num_images)))
-    drawn, following = [], len(buffer)
-    for place in rng.random(min(wanted, num_images)):
+    size, drawn = min(shuffle_buffer, num_images), []
+    buffer = list(range(size))
+    for following, place in enumerate(rng.random(min(wanted, num_images)), size):
         slot = int(place * len(buffer))
         drawn.append(buffer[slot])
-        if following < num_images:
-            buffer[slot] = following
-            following += 1
-        else:
-            buffer[slot] = buffer[-1]
+        buffer[slot] = following if following < num_images else buffer[-1]
+        if following >= num_images:
             buffer.pop()
     return drawn

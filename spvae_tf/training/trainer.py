@@ -1,7 +1,7 @@
 """Algorithm 1: stochastic variational learning of an SPVAE, with early stopping by validation (section 4).
 
-Between two validations lies a block of 128 batches, which is one compiled call. All randomness is a function of the
-seed and the batch's number, so a run that was stopped goes on exactly as if it had not been.
+The `validate_every` batches between two validations are one call. All randomness is a function of the seed and the
+batch's number, so a run that was stopped goes on exactly as if it had not been.
 """
 
 import json
@@ -30,23 +30,25 @@ class NonFiniteError(RuntimeError):
     """Training met a NaN or an infinity; the message names the batch and the tensor."""
 
 
+def _values(variables):
+    return [v.numpy() for v in variables]
+
+
 class Compiled:
-    """A model, its optimiser, and what is compiled of its training; it serves one run after the other."""
+    """A model, its optimiser and their compiled functions; it serves one run after the other."""
 
     def __init__(self, model, learning_rate):
         self.model = model
-        # Adam's defaults of TensorFlow 1, in which epsilon is 1e-8
-        self.optimizer = keras.optimizers.Adam(learning_rate, epsilon=1e-8)
+        self.optimizer = keras.optimizers.Adam(learning_rate, epsilon=1e-8)  # as in TensorFlow 1
         self.optimizer.build(model.trainable_variables)
-        self._fresh = [v.numpy() for v in self.optimizer.variables]
+        self._fresh = _values(self.optimizer.variables)
         self.update = tf.function(self._update, jit_compile=True, autograph=False)
         self.sum_of_bounds = tf.function(self._sum_of_bounds, jit_compile=True, autograph=False)
 
     def restart(self, model):
         """Takes the weights of another model of the same sizes, and a fresh optimiser."""
-        for variable, value in zip(self.model.trainable_variables, model.trainable_variables, strict=True):
-            variable.assign(value)
-        for variable, value in zip(self.optimizer.variables, self._fresh, strict=True):
+        for variable, value in zip([*self.model.trainable_variables, *self.optimizer.variables],
+                                   [*model.trainable_variables, *self._fresh], strict=True):
             variable.assign(value)
 
     def _update(self, x, log_base, bits):
@@ -64,7 +66,10 @@ class Compiled:
 
 
 class CompiledCache:
-    """What was compiled of the last few models, which runs of the same sizes share one after the other."""
+    """Up to SIZE of Compiled, by their models' sizes; the oldest makes room for a new one.
+
+    Runs of equal sizes share one model object: training the next overwrites this one's.
+    """
 
     SIZE = 4  # a sweep takes two models and two likelihoods in turn
 
@@ -72,38 +77,37 @@ class CompiledCache:
         self.entries = {}
 
     def get(self, model, learning_rate):
-        """Compiled of a model like this one, with its weights and a fresh optimiser."""
+        """A Compiled with the weights of this model and a fresh optimiser."""
         key = json.dumps(model.get_config() | {"name": None, "seed": None, "learning_rate": learning_rate})
-        if key in self.entries:
-            self.entries[key].restart(model)
-        else:
+        if key not in self.entries:
             if len(self.entries) == self.SIZE:
-                del self.entries[next(iter(self.entries))]  # the oldest
+                del self.entries[next(iter(self.entries))]
             self.entries[key] = Compiled(model, learning_rate)
+        self.entries[key].restart(model)
         return self.entries[key]
 
 
 class Trainer:
     """One training run: a Compiled, whose model is trained from the weights it has, on a data.Dataset."""
 
-    # besides the weights and the optimiser, what a checkpoint holds
-    STATE = ("step", "strikes", "best_step", "best_ll", "seconds", "history")
+    STATE = ("step", "strikes", "best_step", "best_ll", "seconds", "history")  # in a checkpoint, beside the arrays
 
     def __init__(self, compiled, dataset, config, workdir):
         self.compiled, self.model, self.optimizer = compiled, compiled.model, compiled.optimizer
         self.config, self.workdir = config, Path(workdir)
         self.path = self.workdir / checkpoint.CHECKPOINT
         self.stream = make_stream(config, len(dataset.train))
-        self.train_images, self.train_base = self._place(dataset.train)
-        self.validation_images, self.validation_base = self._place(dataset.validation)
+        self.train_images, self.train_base = self._to_device(dataset.train)
+        self.validation_images, self.validation_base = self._to_device(dataset.validation)
         self.seed = make_seed(config.seed)
         self.step = self.strikes = self.best_step = 0
-        self.best_ll, self.best, self.seconds, self.history = -np.inf, self._weights(), 0.0, []
+        self.best_ll, self.seconds, self.history = -np.inf, 0.0, []
+        self.best = _values(self.model.trainable_variables)
         self.train_block = tf.function(self._train_block, input_signature=[
             tf.TensorSpec([None, config.batch_size], tf.int32), tf.TensorSpec([], tf.int32)], autograph=False)
         self.validate = tf.function(self._validate, autograph=False)
 
-    def _place(self, images):
+    def _to_device(self, images):
         """The images on the device, and their base measure, which no parameter changes."""
         images = tf.cast(images, self.model.variable_dtype)
         base = [self.model.log_base(images[start:start + BASE_BATCH]) for start in range(0, len(images), BASE_BATCH)]
@@ -116,13 +120,11 @@ class Trainer:
         return tf.gather(self.train_images, indices), tf.gather(self.train_base, indices), bits
 
     def _train_block(self, indices, first_step):
-        """Batches `indices` [n, batch_size] one after the other; returns their bounds [n].
-
-        The next batch is gathered and its noise drawn while a step computes.
-        """
+        """Batches `indices` [n, batch_size] one after the other; returns their bounds [n]."""
         count = tf.shape(indices)[0]
 
         def step(n, batch, bounds):
+            # does not wait for the update: the next batch is gathered and its noise drawn meanwhile
             following = self._batch(indices[tf.minimum(n + 1, count - 1)], first_step + n + 1)
             return n + 1, following, bounds.write(n, self.compiled.update(*batch))
 
@@ -175,16 +177,15 @@ class Trainer:
     @property
     def finished(self):
         """Whether early stopping or the limit on batches has ended the run."""
-        limit = self.config.max_batches
-        return self.strikes >= self.config.patience or bool(limit and self.step >= limit)
+        return self.strikes >= self.config.patience or self.step >= (self.config.max_batches or np.inf)
 
     def _train_to_next_validation(self):
         """A block of batches and a validation; early stopping counts those in a row that brought no new best."""
-        started, before, indices = time.monotonic(), self._snapshot(), self._next_indices()
+        started, before, indices = time.monotonic(), self._arrays(), self._next_indices()
         bounds = self.train_block(indices, tf.constant(self.step)).numpy()
         finite = np.isfinite(bounds)
         if not finite.all():
-            self._put(*before)
+            self._restore(**before)
             batch, name = self._find_non_finite(indices[:finite.argmin() + 1])
             self._fail(before, f"{name} is not finite in batch {batch}")
         step = self.step + len(indices)
@@ -193,10 +194,9 @@ class Trainer:
             self._fail(before, f"the validation bound is {val_ll} after batch {step}")
         self.step, self.seconds = step, self.seconds + time.monotonic() - started
         is_best = val_ll > self.best_ll
+        self.strikes = 0 if is_best else self.strikes + 1
         if is_best:
-            self.best_ll, self.best_step, self.best, self.strikes = val_ll, step, self._weights(), 0
-        else:
-            self.strikes += 1
+            self.best_ll, self.best_step, self.best = val_ll, step, _values(self.model.trainable_variables)
         self.history.append(dict(batch=step, train_ll=float(bounds.mean()), val_ll=val_ll, best=int(is_best),
                                  seconds=round(self.seconds, 2)))
 
@@ -204,47 +204,40 @@ class Trainer:
         """The images of the batches up to the next validation; blocks begin at multiples of `validate_every`."""
         period, limit = self.config.validate_every, self.config.max_batches
         start = self.step - self.step % period
-        end = min(start + period, limit) if limit else start + period
-        return self.stream(start, period)[self.step - start:end - start]
+        return self.stream(start, period)[self.step - start:limit and limit - start]
 
-    def _weights(self):
-        return [v.numpy() for v in self.model.trainable_variables]
+    def _arrays(self):
+        return dict(weights=_values(self.model.trainable_variables), best=self.best,
+                    optimizer=_values(self.optimizer.variables))
 
-    def _snapshot(self):
-        return self._weights(), [v.numpy() for v in self.optimizer.variables]
-
-    def _put(self, weights, optimizer):
+    def _restore(self, weights, best, optimizer):
         checkpoint.assign(self.model.trainable_variables, weights, self.path)
         checkpoint.assign(self.optimizer.variables, optimizer, self.path)
+        self.best = best
 
     def save(self):
-        """Writes the log as CSV and the checkpoint."""
-        # first the log: a finished run is not saved again, and must not lack its end
+        """Writes the log, then the checkpoint, after which a finished run is not saved again."""
         files.write_table(self.workdir / "log.csv", self.history, LOG_FIELDS)
-        weights, optimizer = self._snapshot()
-        checkpoint.save(self.path, dict(weights=weights, best=self.best, optimizer=optimizer),
-                        {name: getattr(self, name) for name in self.STATE})
+        checkpoint.save(self.path, self._arrays(), {name: getattr(self, name) for name in self.STATE})
 
     def resume(self):
         """Goes back to the checkpoint in the run's folder, if there is one; raises InputError if it cannot go on."""
         if not self.path.exists():
             return
         arrays, state = checkpoint.restore(self.path)
-        self._put(arrays["weights"], arrays["optimizer"])
-        self.best = arrays["best"]
+        self._restore(**arrays)
         for name, value in state.items():
             setattr(self, name, value)
         limit, period = self.config.max_batches, self.config.validate_every
         if limit and self.step > limit:
             raise InputError(f"max_batches is {limit}; the run in {self.workdir} has had {self.step} already")
         if self.step % period and not self.finished:  # the validation there would count as one more
-            raise InputError(f"the run in {self.workdir} was ended after {self.step} batches, between two validations, "
-                             f"which are every {period}; it cannot go on as if it had not been: choose another folder "
-                             "or delete that one")
+            raise InputError(f"the run in {self.workdir} ended after {self.step} batches, between two validations, "
+                             f"which are every {period}; it cannot go on: choose another folder or delete that one")
 
     def _fail(self, before, reason):
-        """Keeps the weights of the last good validation, and raises."""
-        self._put(*before)
+        """Saves the arrays of the last good validation, and raises."""
+        self._restore(**before)
         self.save()
         raise NonFiniteError(f"{reason}; the last good checkpoint is {self.path}")
 

@@ -163,7 +163,7 @@ def test_other_experiments_have_no_row(swept, tmp_path):
     others = {"learning_rate": 0.5, "delta": 2, "train_samples": 3}
     for key, value in others.items():
         config = record["config"] | {key: value}
-        name = configuration.recorded_config({"config": config}).name
+        name = configuration.recorded_config(config).name
         records.write_record(tmp_path, name, {k: record[k] for k in records.FIELDS} | {"config": config})
     figure2.write(tmp_path)
     assert files.read_table(tmp_path / figure2.CSV) == []

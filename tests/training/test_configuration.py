@@ -9,6 +9,7 @@ import pytest
 
 from spvae_tf import published
 from spvae_tf.errors import InputError
+from spvae_tf.model.likelihoods import LIKELIHOODS
 from spvae_tf.spvae import MODELS
 from spvae_tf.training import configuration
 
@@ -45,6 +46,13 @@ def test_sizes_follow_table_2(name, model):
     for dataset, likelihood in itertools.product(published.DATASETS, ("continuous", "discrete")):
         config, cell = configuration.make_config(name, dataset, likelihood), published.CELLS[model, dataset, likelihood]
         assert (config.model, config.hidden_units, config.latent_dim) == (model, cell.hidden_units, cell.latent_dim)
+
+
+def test_likelihood_without_published_cells_has_the_sizes_of_mnist_continuous(monkeypatch):
+    monkeypatch.setitem(LIKELIHOODS, "new", LIKELIHOODS["continuous"])
+    cell, config = published.CELLS["VAE", "mnist", "continuous"], configuration.make_config("VAE", "cifar10", "new")
+    assert (config.hidden_units, config.latent_dim) == (cell.hidden_units, cell.latent_dim)
+    assert configuration.resolve(config).name == "vae-cifar10-new-single-h300-z200-seed0"
 
 
 @pytest.mark.parametrize("dataset, cell_of", [("mnist", "svhn_cropped"), ("mnist_sample", "mnist"),
@@ -106,6 +114,6 @@ def test_committed_runs_keep_their_names():
     assert len(paths) > 50
     for path in paths:
         record = json.loads(path.read_text())
-        config = configuration.recorded_config(record)
+        config = configuration.recorded_config(record["config"])
         assert path.stem.startswith(config.name), path
         assert configuration.as_recorded(config).items() >= record["config"].items(), path
