@@ -54,7 +54,7 @@ def images(run, mask):
         test = run.dataset.test
         check_number(len(test), "the test set has")
         test = test[:_NUM_IMAGES.value or 64]
-        observed = None if mask is None else infer.read_mask(mask, len(test), run.model.image_shape)
+        observed = infer.read_mask(mask, len(test), run.model.image_shape)
         return test, [str(number) for number in range(len(test))], observed
     config = run.config
     found = infer.read_images(_IMAGES.value, run.model.image_shape, config.likelihood, config.dataset,

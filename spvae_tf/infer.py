@@ -1,8 +1,8 @@
 """A model's answers about images in files, as files: arrays (.npz), tables (.csv) and grids of pictures (.png).
 
 Every answer is a function of a model, a folder `out`, images `x` [n, pixels] with their `names`, k = `num_samples` and
-an integer `seed`. It writes into `out` and returns the files. A file that is missing, damaged or does not fit the model
-raises InputError, and so does a folder that cannot be written.
+an integer `seed`. It writes into `out` and returns the files. A folder that cannot be written raises InputError, and so
+does a file that is missing, damaged or does not fit the model.
 """
 
 import math
@@ -18,24 +18,15 @@ from spvae_tf.queries.masks import HIDDEN_HALVES, hide_half
 from spvae_tf.training import data
 
 GAP, SCALE = 2, 3  # of grids: white pixels between pictures, screen pixels per pixel
-PICTURES = 16  # images that a grid shows
+PICTURES = 16  # at most, in a row of a grid
 
-# --- files in ---------------------------------------------------------------------------------------------------------
 
 def read_images(path, image_shape, likelihood, dataset, round_pixels=None, seed=0, mask=None):
-    """A user's images, prepared like those that a model was trained on, and which of their pixels are observed.
+    """(x [n, pixels] in [0, 1]; the images' names, their files' or their numbers; which pixels `mask` leaves observed).
 
-    What stands at hidden pixels, NaN included, does not matter: images are scaled by what is observed of them.
-
-    Args:
-      path: a folder of .png files (8-bit grey or RGB), or an .npz with an array x (integers in 0..255 or floats in
-        [0, 1]; [n, H, W], [n, H, W, 1] or [n, H, W, 3]).
-      image_shape, likelihood: of the model; "continuous" adds noise, which `seed` decides.
-      dataset, round_pixels: of the run that trained it (data.prepare).
-      mask: as in `read_mask`; None: all pixels are observed.
-
-    Returns:
-      (float32 [n, pixels] in [0, 1]; the images' names, their files' or their numbers; observed, bool [n, pixels]).
+    `path` is a folder of .png files (8-bit grey or RGB), or an .npz with an array x: integers in 0..255 or floats in
+    [0, 1], [n, H, W], [n, H, W, 1] or [n, H, W, 3]. Images are prepared as those of the run that trained the model,
+    each by its observed pixels (`data.prepare`); for the "continuous" likelihood `seed` decides the noise.
     """
     path = Path(path)
     if path.is_dir():
@@ -46,15 +37,12 @@ def read_images(path, image_shape, likelihood, dataset, round_pixels=None, seed=
     if images.ndim >= 3 and images.shape[1:3] != tuple(image_shape):
         raise InputError(f"{path} has images of {images.shape[1]}×{images.shape[2]} pixels; "
                          f"the model takes {image_shape[0]}×{image_shape[1]}")
-    observed = np.ones([len(names), *image_shape], bool)
-    if mask is not None:
-        observed = read_mask(mask, len(names), image_shape).reshape(observed.shape)
-        if images.ndim in (3, 4):
-            images = np.where(observed.reshape(*observed.shape, *[1] * (images.ndim - 3)), images, images.dtype.type(0))
+    observed = read_mask(mask, len(names), image_shape).reshape(-1, *image_shape)
+    if images.ndim in (3, 4):
+        images[~observed] = 0
     images = data.check_images(images, f"{path}: array 'x'")
-    darkest = np.where(observed, images, 255 if images.dtype == np.uint8 else 1).min(axis=(1, 2), keepdims=True)
-    images = np.where(observed, images, darkest.astype(images.dtype))
-    x = data.prepare(images, dataset, round_pixels)
+    darkest = np.where(observed, images, images.max()).min(axis=(1, 2), keepdims=True)
+    x = data.prepare(np.where(observed, images, darkest), dataset, round_pixels)
     if likelihood == "continuous":
         x = data.perturb(x, np.random.default_rng(seed))
     return x, names, observed.reshape(len(names), -1)
@@ -81,8 +69,10 @@ def read_mask(mask, count, image_shape):
     """Which pixels are observed, bool [count, pixels], of images of a (height, width).
 
     `mask` is the half that is hidden, one of HIDDEN_HALVES, or the path of an .npz with an array observed, bool [H, W]
-    for all images alike or [n, H, W].
+    for all images alike or [n, H, W]. None hides nothing.
     """
+    if mask is None:
+        return np.ones([count, math.prod(image_shape)], bool)
     if mask in HIDDEN_HALVES:
         return hide_half(mask, count, image_shape)
     if not str(mask).endswith(".npz"):
@@ -95,13 +85,10 @@ def read_mask(mask, count, image_shape):
     return np.broadcast_to(observed, allowed[1]).reshape(count, -1)
 
 
-# --- answers out ------------------------------------------------------------------------------------------------------
-
 def sample(model, out, n, mean=True, seed=0):
     """New images: sample.npz (x, float32 [n, H, W]) and sample.png; `mean` as in the query."""
     x = model.sample(n, mean, seed).numpy().reshape(n, *model.image_shape)
-    shown = x[:PICTURES**2]
-    return _write(out, "sample", dict(x=x), tile(shown, math.isqrt(len(shown) - 1) + 1))
+    return _write(out, "sample", dict(x=x), tile(x[:PICTURES**2], min(math.isqrt(n - 1) + 1, PICTURES)))
 
 
 def inpaint(model, out, x, names, observed, num_draws, num_samples, seed=0):
@@ -119,9 +106,8 @@ def inpaint(model, out, x, names, observed, num_draws, num_samples, seed=0):
 def score(model, out, x, names, num_samples, seed=0):
     """How likely images are: score.csv, score.npz (heat [n, H, W], nats per pixel; names), score.png.
 
-    The table has a row for each image: image, log_prob and standard_error (nats), num_samples (k), levelled_off (the
-    k from which on the bound has changed little) and effective_sample_size (the least of the leaf VAEs that the image
-    most probably uses; see `density.Diagnostics`).
+    The columns are image and, of `density.Diagnostics`, log_prob, standard_error, num_samples, levelled_off and
+    effective_sample_size (the least of the leaf VAEs that the image most probably uses).
     """
     report = model.diagnose(x, num_samples, seed=seed)
     heat = model.outlier_score(x, num_samples, seed).heat.numpy().reshape(-1, *model.image_shape)
@@ -144,9 +130,9 @@ def embed(model, out, x, names, num_samples, seed=0):
 def posterior(model, out, x, names, num_samples, seed=0):
     """The SPN's latent states: posterior.csv, posterior.npz and posterior.png.
 
-    The table has a row for each image: image, and P(leaf VAE | x) of every leaf region r and component c as leaf_r_c.
-    The .npz has leaves, partitions, children_0, sums_0, children_1, … of `latent.Posterior`, and of the most
-    probable tree tree_log_prob, tree_leaves and tree_reconstruction; the picture shows images above the latter.
+    The table has the columns image and leaf_r_c, P(leaf VAE | x) of leaf region r and component c. The .npz has leaves,
+    partitions, children_0, sums_0, children_1, … of `latent.Posterior`, and of the most probable tree tree_log_prob,
+    tree_leaves and tree_reconstruction; the picture shows images above the latter.
     """
     states = model.posterior(x, num_samples, seed=seed)
     tree = model.most_probable_tree(x, num_samples, seed=seed)
@@ -164,22 +150,20 @@ def _write(out, name, arrays, picture=None, table=None):
     """Writes the .npz of an answer, the .png and the .csv where there are any; returns their paths."""
     files = [Path(out) / f"{name}.npz"]
     write_npz(files[0], **arrays)
-    if picture is not None:
+    if picture is not None:  # [H, W] grey or [H, W, 3] RGB, enlarged SCALE times
         files.append(Path(out) / f"{name}.png")
-        write_png(files[-1], picture)
+        colours = picture if picture.ndim == 3 else np.dstack([picture] * 3)
+        pixels = np.rint(255 * np.clip(colours, 0, 1)).astype(np.uint8).repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+        png = tf.io.encode_png(pixels).numpy()
+        write_atomically(files[-1], lambda temporary: temporary.write_bytes(png))
     if table:
         files.append(Path(out) / f"{name}.csv")
         write_table(files[-1], [dict(zip(table, values)) for values in zip(*table.values())], list(table))
     return files
 
 
-# --- pictures ---------------------------------------------------------------------------------------------------------
-
 def tile(images, columns, margin=GAP, background=1.0):
-    """Images [n, H, W] grey or [n, H, W, 3] RGB side by side, so many in a row.
-
-    `background` is the shade of the `margin` pixels between them, and of missing images in the last row.
-    """
+    """Images [n, H, W] grey or [n, H, W, 3] RGB in rows of `columns`, `margin` pixels of the background apart."""
     count, height, width, *channels = images.shape
     rows, high, wide = -(-count // columns), height + margin, width + margin
     tiles = np.full([rows * columns, high, wide, *channels], background, images.dtype)
@@ -191,11 +175,3 @@ def tile(images, columns, margin=GAP, background=1.0):
 def _tile_rows(*rows):
     """The first images of each row below those of the row before."""
     return tile(np.concatenate([row[:PICTURES] for row in rows]), min(PICTURES, len(rows[0])))
-
-
-def write_png(path, image):
-    """Writes a picture [H, W] grey or [H, W, 3] RGB as a PNG, enlarged SCALE times; clips its values to [0, 1]."""
-    image = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
-    pixels = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8).repeat(SCALE, axis=0).repeat(SCALE, axis=1)
-    png = tf.io.encode_png(pixels).numpy()
-    write_atomically(path, lambda temporary: temporary.write_bytes(png))

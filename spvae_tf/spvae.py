@@ -19,20 +19,15 @@ class SPVAE(Mixture):
     A query is a function of a model in queries/ and a method here: `model.sample(n)` is `images.sample(model, n)`.
     """
 
-    # how likely images are
     log_prob = density.log_prob
     estimate = density.estimate
     conditional_log_prob = density.conditional_log_prob
     outlier_score = density.outlier_score
     diagnose = density.diagnose
-
-    # images out of the model
     sample = images.sample
     inpaint = images.inpaint
     reconstruct = images.reconstruct
     interpolate = images.interpolate
-
-    # latent states of images
     posterior = latent.posterior
     most_probable_tree = latent.most_probable_tree
     embed = latent.embed
@@ -52,16 +47,10 @@ def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, del
 
     Args:
       model: "SPVAE", "VAE", "Conv-SPVAE" or "Conv-VAE".
-      image_shape, likelihood, hidden_units, latent_dim: as in `Mixture`.
+      image_shape, likelihood, hidden_units, latent_dim, num_sums, num_components, seed: as in `Mixture`.
       delta: Δ, side of a super-pixel; None divides the longer side into at most four, 7 pixels each for 28×28 and 8 for
-        32×32 (section 4). Ignored by the VAEs.
+        32×32 (section 4). Ignored by the VAEs, which have a single region and component.
       graph: RegionGraph to use instead of Poon & Domingos' (SPVAE and Conv-SPVAE).
-      num_sums: sums per internal region.
-      num_components: VAEs per leaf region of an SPVAE.
-      seed: of the initial weights.
-
-    Returns:
-      SPVAE.
 
     Raises:
       InputError: when an argument is out of range.
@@ -74,5 +63,4 @@ def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, del
         graph, num_components = single_region(height * width), 1
     elif graph is None:
         graph = poon_domingos(height, width, -(-max(image_shape) // 4) if delta is None else delta)
-    return SPVAE(graph, image_shape, likelihood, architecture, hidden_units, latent_dim, num_sums, num_components,
-                 seed)
+    return SPVAE(graph, image_shape, likelihood, architecture, hidden_units, latent_dim, num_sums, num_components, seed)

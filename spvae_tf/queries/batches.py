@@ -1,7 +1,6 @@
-"""Answers a batch at a time, so that memory stays bounded, each batch with a seed of its own.
+"""Answers one batch after the other, in bounded memory: a query takes a batch of each array and a seed, int32 [2].
 
-A query takes a batch of each array and a seed, int32 [2]. The seed, an image's place in its batch and the size of the
-batch decide the noise of the image.
+An image's noise depends on the seed, its position, and the batch size.
 """
 
 import numpy as np
@@ -11,14 +10,11 @@ from spvae_tf.ops.noise import fold_in
 
 
 def in_batches(query, arrays, seed, size, progress=None, skip=0):
-    """Asks a query, which returns a structure of tensors [size, …], of one batch after the other: [n − skip, …].
+    """What a query, which returns a structure of tensors [size, …], says of arrays [n, …], or None: [n − skip, …].
 
-    Args:
-      arrays: NumPy arrays [n, …], or None in place of one; n may be 0.
-      size: of a batch; the last is filled up, so that all have one shape. Fewer than `size` make one batch of the next
-        power of two: a query is compiled for few sizes.
-      progress: called with (number done, the first tensor of the answers so far) after every batch.
-      skip: elements at the beginning that are not asked about, whole batches of them and not all.
+    The last batch is filled up, and fewer than `size` elements to the next power of two, so a query sees few shapes.
+    After every batch `progress` is called with (number of elements done, the first tensor of the answers so far).
+    `skip` is the number of leading elements already done: whole batches, and not all.
     """
     n = len(arrays[0])
     size = min(size, 1 << max(n - 1, 0).bit_length())

@@ -1,7 +1,7 @@
 """Images out of a model: new ones, missing pixels, and images through their latent states.
 
-Images are [batch, pixels]. E[x | z] lies in [0, 1]. A draw from p(x | z) is a multiple of 1/255 in [0, 1] for the
-Binomial; for the Gaussian it is any real number, as its deviation is up to 1, and nothing is clipped.
+E[x | z] lies in [0, 1]. A draw from p(x | z) is a multiple of 1/255 in [0, 1] for the Binomial, and any real number for
+the Gaussian, whose deviation is up to 1.
 """
 
 import numpy as np
@@ -15,9 +15,8 @@ from spvae_tf.queries import leaves, masks
 from spvae_tf.queries.batches import in_batches
 from spvae_tf.queries.density import from_leaves
 
-CODES = 1000  # images times samples, times draws or times steps, that are decoded at a time
+DECODED_AT_ONCE = 1000  # images times samples, times draws or times steps
 
-# --- new images -------------------------------------------------------------------------------------------------------
 
 def sample(model, n, mean=True, seed=None):
     """n new images [n, pixels]: an induced tree from the root down, then z ~ N(0, I) for its VAEs (equations 5 and 3).
@@ -25,7 +24,7 @@ def sample(model, n, mean=True, seed=None):
     Their pixels are E[x | z] where `mean` is True, and draws from p(x | z) where it is False.
     """
     return in_batches(lambda numbers, seed: sample_batch(model, numbers.shape[0], mean, seed),
-                      [np.arange(check_integer("n", n))], make_seed(seed), CODES)
+                      [np.arange(check_integer("n", n))], make_seed(seed), DECODED_AT_ONCE)
 
 
 def sample_batch(model, batch, mean, seed):
@@ -39,9 +38,10 @@ def sample_batch(model, batch, mean, seed):
 @compiled()
 def _draw_from_prior(model, bits, tree_bits):
     """Decoder outputs [batch, pixels] of trees and codes from the prior."""
+    nothing_seen = model.by_region(tf.zeros([model.num_experts, bits.shape[2]], model.variable_dtype))
+    trees = leaves.draw_trees(model, nothing_seen, tree_bits)
     outputs = model.decode(standard_normal(bits, model.variable_dtype))
-    chosen = leaves.draw_trees(model, leaves.unobserved(model, bits.shape[2]), tree_bits)
-    return tuple(leaves.assemble(model, output[:, 0], chosen) for output in outputs)
+    return tuple(leaves.assemble(model, output[:, 0], trees) for output in outputs)
 
 
 @compiled(jit=False)
@@ -49,21 +49,16 @@ def _draw_pixels(model, outputs, seed):
     return model.likelihood.draw(outputs, seed)
 
 
-# --- missing pixels ---------------------------------------------------------------------------------------------------
-
 def inpaint(model, x, observed, num_draws=None, mean=True, num_samples=100, seed=None):
-    """Fills in unobserved pixels from p(x_unobserved | x_observed); other arguments as in `log_prob`.
+    """x with unobserved pixels filled in from p(x_unobserved | x_observed), [batch, pixels] or [batch, draws, pixels].
 
-    Given the observed pixels the trees have the SPN's posterior probabilities, and the code of each VAE the
-    distribution of its k proposals z_i ~ q(z | x_observed) under normalised importance weights. A draw takes a
-    tree, then a code for each of its VAEs (sampling importance resampling); the posterior mean sums over both.
+    Given the observed pixels the trees have their posterior probabilities, and the code of each VAE the distribution
+    of its k proposals z_i ~ q(z | x_observed) under normalised importance weights. A draw takes a tree, then a code for
+    each of its VAEs (sampling importance resampling); the posterior mean sums over both.
 
-    Args:
+    Args (others as in `log_prob`):
       num_draws: None gives the posterior mean E[x_unobserved | x_observed]; an integer gives so many draws.
       mean: of draws, whether their pixels are E[x | z] or drawn from p(x | z), as in `sample`.
-
-    Returns:
-      Tensor [batch, pixels], or [batch, num_draws, pixels]; observed pixels are those of x.
     """
     num_samples = check_integer("num_samples", num_samples)
     images = masks.check_images(model, x, masks.as_array("observed", observed))  # None is no mask here
@@ -80,7 +75,7 @@ def inpaint(model, x, observed, num_draws=None, mean=True, num_samples=100, seed
         pixels = model.likelihood.mean(outputs) if mean else _draw_pixels(model, outputs, seeds[3])
         return tf.where(observed[:, None], x[:, None], tf.reshape(pixels, [batch, draws, -1]))
 
-    return in_batches(query, images, make_seed(seed), max(1, CODES // max(num_samples, draws or 1)))
+    return in_batches(query, images, make_seed(seed), max(1, DECODED_AT_ONCE // max(num_samples, draws or 1)))
 
 
 def posterior_mean(model, x, observed, num_samples, seed):
@@ -96,48 +91,43 @@ def _mean_of_proposals(model, x, observed, bits):
 
 
 @compiled()
-def _draw_from_proposals(model, x, observed, bits, tree_bits, code_bits):
+def _draw_from_proposals(model, x, observed, bits, tree_bits, choice_bits):
     """Decoder outputs [batch × draws, pixels] of trees and codes from the posterior."""
     outputs, weights, leaf_bounds = leaves.proposals(model, x, observed, bits)
-    experts, batch, draws = code_bits.shape
-    chosen = leaves.draw_trees(model, tf.repeat(leaf_bounds, draws, axis=0), tree_bits)
-    codes = draw_index(weights[..., None], uniform(code_bits, x.dtype))  # [experts, batch, draws]
+    num_experts, batch, draws = choice_bits.shape
+    trees = leaves.draw_trees(model, tf.repeat(leaf_bounds, draws, axis=0), tree_bits)
+    chosen = draw_index(weights[..., None], uniform(choice_bits, x.dtype))  # proposals, [experts, batch, draws]
 
     def choose(output):
-        output = tf.gather(tf.transpose(output, [0, 2, 1, 3]), codes, batch_dims=2)
-        return leaves.assemble(model, tf.reshape(output, [experts, batch * draws, -1]), chosen)
+        output = tf.gather(tf.transpose(output, [0, 2, 1, 3]), chosen, batch_dims=2)
+        return leaves.assemble(model, tf.reshape(output, [num_experts, batch * draws, -1]), trees)
 
     return tuple(choose(output) for output in outputs)
 
-
-# --- images through their latent states -------------------------------------------------------------------------------
 
 def reconstruct(model, x, num_samples=100, seed=None):
     """Images through their latent states, [batch, pixels] in [0, 1]; arguments as in `log_prob`.
 
     E[x | z] at the means of q(z | x), averaged over the posterior of trees.
     """
-    return from_leaves(model, lambda x, _, bound: leaves.picture(model, *leaves.codes(model, x, bound.leaves)),
+    return from_leaves(model, lambda x, _, bound: leaves.picture(model, *leaves.expected(model, x, bound.leaves)),
                        x, num_samples, None, seed)
 
 
 def interpolate(model, x0, x1, steps=8, num_samples=100, seed=None):
-    """A path from the reconstruction of x0 to that of x1, [batch, steps, pixels]; other arguments as in `log_prob`.
+    """A path of at least 2 images from the reconstruction of x0 to that of x1, [batch, steps, pixels].
 
     It is straight in the latent states: at t = 0 … 1 every leaf VAE has the code (1 − t) z₀ + t z₁ between its
-    posterior means, and the trees the probabilities (1 − t) P(· | x₀) + t P(· | x₁).
-
-    Args:
-      x0, x1: [batch, pixels] in [0, 1], the ends of the paths.
-      steps: images on a path, at least 2.
+    posterior means, and the trees the probabilities (1 − t) P(· | x₀) + t P(· | x₁). Arguments as in `log_prob`.
     """
     steps = check_integer("steps", steps, low=2)
     x0, x1 = (masks.check_shape(model, x) for x in (x0, x1))
     if x0.shape != x1.shape:
         raise InputError(f"x0 has shape {x0.shape}, x1 {x1.shape}; interpolate needs equal shapes")
-    ends = [from_leaves(model, lambda x, _, bound: leaves.codes(model, x, bound.leaves), x, num_samples, None, seed)
+    ends = [from_leaves(model, lambda x, _, bound: leaves.expected(model, x, bound.leaves), x, num_samples, None, seed)
             for x in (x0, x1)]
     paths = [np.linspace(start, end, steps, axis=1, dtype=model.variable_dtype).reshape(-1, *start.shape[1:])
              for start, end in zip(*ends)]  # [batch × steps, …]
-    pictures = in_batches(lambda codes, chosen, _: leaves.picture(model, codes, chosen), paths, make_seed(seed), CODES)
+    pictures = in_batches(lambda means, in_tree, _: leaves.picture(model, means, in_tree), paths, make_seed(seed),
+                          DECODED_AT_ONCE)
     return tf.reshape(pictures, [len(x0), steps, model.graph.num_variables])

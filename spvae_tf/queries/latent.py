@@ -12,11 +12,7 @@ from spvae_tf.queries.density import from_leaves
 
 
 class Posterior(typing.NamedTuple):
-    """P(latent states of the SPN | x); `regions` and `products` are those of `spn.levels`, from the leaves to the root.
-
-    In Poon–Domingos graphs every tree uses every leaf region, and `leaves` sum to one over components.
-    """
-
+    """P(latent states of the SPN | x); regions and products are those of `spn.levels`, from the leaves to the root."""
     leaves: tf.Tensor  # [batch, leaf regions, components], P(the induced tree ends in this VAE | x)
     children: tuple  # for each level [batch, regions, sums, products], P(y_n = product | x, sum n is in the tree)
     sums: tuple  # for each level [batch, regions, sums], P(sum n is in the tree | x)
@@ -48,16 +44,15 @@ def _partitions_of_products(spn, level):
     """The number of the partition that each product [regions × products] of a level belongs to; −1: of none."""
     graph, numbers = spn.graph, np.full(level.children.shape[:2], -1)
     for row, region in zip(numbers, level.regions):
-        partitions = graph.partitions_of(region)
-        counts = [math.prod(spn.num_sums if graph.partitions_of(child) else spn.num_components
-                            for child in partition.children) for partition in partitions]
-        row[:sum(counts)] = np.repeat([graph.partitions.index(partition) for partition in partitions], counts)
+        products = [graph.partitions.index(partition) for partition in graph.partitions_of(region)
+                    for _ in range(math.prod(spn.num_sums if graph.partitions_of(child) else spn.num_components
+                                             for child in partition.children))]
+        row[:len(products)] = products
     return numbers.ravel()
 
 
 class Tree(typing.NamedTuple):
     """A most probable induced tree."""
-
     log_prob: tf.Tensor  # [batch], nats: log Π w_nc Π p_l(x_l) of this tree, its term of equation (5)
     leaves: tf.Tensor  # [batch, leaf regions, components], 1 for the tree's VAEs, 0 for all others
     nodes: tf.Tensor  # [batch, nodes], the same for all nodes of the SPN, in the order of `spn.upward`
@@ -75,8 +70,8 @@ def _tree(model, x, observed, leaf_bounds):
     selected, value = model.spn.most_probable_tree(leaf_bounds)
     chosen = model.spn.leaf_nodes(selected)
     means = tf.transpose(leaves.propose(model, x, observed)[0], [1, 0, 2])
-    return Tree(log_prob=value + model.log_base(x, observed), leaves=chosen, nodes=tf.transpose(selected),
-                reconstruction=leaves.picture(model, means, chosen))
+    return Tree(value + model.log_base(x, observed), chosen, tf.transpose(selected),
+                leaves.picture(model, means, chosen))
 
 
 def embed(model, x, num_samples=100, seed=0):
@@ -84,11 +79,9 @@ def embed(model, x, num_samples=100, seed=0):
 
     With E experts (leaf regions × components, a region's side by side) the features are, in this order:
 
-    * E · n_z: for each expert its posterior mean E_q[z | x_l];
+    * E · n_z: for each expert its posterior mean E_q[z | x_l]; of a VAE, which has no SPN, these alone;
     * E: for each expert P(the induced tree ends in it | x);
     * one for each sum weight, in the order of `spn.sum_weights`: P(sum n is in the tree, y_n = product | x).
-
-    A VAE has no SPN, and its embedding is the first part alone: the mean of q(z | x).
     """
     return from_leaves(model, lambda x, _, bound: features(model, x, bound.leaves), x, num_samples, None, seed)
 
@@ -97,9 +90,9 @@ def embed(model, x, num_samples=100, seed=0):
 def features(model, x, leaf_bounds):
     """The embedding, given the leaves' bounds."""
     batch = x.shape[0]
-    means, chosen = (tf.reshape(part, [batch, -1]) for part in leaves.codes(model, x, leaf_bounds))
+    means, in_tree = (tf.reshape(part, [batch, -1]) for part in leaves.expected(model, x, leaf_bounds))
     if not model.spn.num_weights:
         return means
     _, choices = model.spn.posterior(leaf_bounds)
     _, edges = model.spn.downward(choices, tf.ones([batch], leaf_bounds.dtype))
-    return tf.concat([means, chosen, tf.transpose(model.spn.by_weight(edges))], axis=1)
+    return tf.concat([means, in_tree, tf.transpose(model.spn.by_weight(edges))], axis=1)

@@ -1,8 +1,7 @@
 """What queries share: proposals of all experts, induced trees, and images put together from leaves.
 
-Inside, an expert's numbers are [experts, …, batch, …], as in the model. What the SPN is given or returns is
-[batch, leaf regions, components]: leaf bounds, in nats, or probabilities that the induced tree ends in a leaf.
-Nothing is observed where all leaf bounds are 0, and there the posterior of trees is their prior.
+What the SPN is given or returns is [batch, leaf regions, components]: leaf bounds, in nats, or probabilities that the
+induced tree ends in a leaf. Nothing is observed where all leaf bounds are 0: the posterior of trees is their prior.
 """
 
 import itertools
@@ -16,38 +15,29 @@ from spvae_tf.ops.noise import standard_normal, uniform
 
 
 def sees(model, observed):
-    """Whether an expert sees an observed pixel, bool [experts, batch]."""
+    """Whether an expert sees an observed pixel, bool [experts, batch], or [experts, 1] where `observed` is None."""
     return tf.reduce_any(model.present(observed), axis=-1)
 
 
 def propose(model, x, observed):
     """q(z | x_observed), as (mean, precision): that of `encode`, but p(z) = N(0, I) for a leaf that sees no pixel."""
     mean, precision = model.encode(x, observed)
-    if observed is None:
-        return mean, precision
     seen = sees(model, observed)[..., None]
     return tf.where(seen, mean, 0), tf.where(seen, precision, 1)
 
 
 def proposals(model, x, observed, bits):
-    """k codes z_i ~ q(z | x_observed) of every expert, made of random bits of `noise_shape(k, batch)`.
-
-    They are returned as (the outputs of `decode`, normalised importance weights [experts, k, batch], leaf bounds).
-    """
-    log_weights, outputs = model.importance_weights(x, propose(model, x, observed), standard_normal(bits, x.dtype),
-                                                    observed)
+    """k codes z_i ~ q(z | x_observed) of every expert, of random bits of `noise_shape(k, batch)`: (the outputs of
+    `decode`, normalised importance weights [experts, k, batch], leaf bounds)."""
+    posterior, noise = propose(model, x, observed), standard_normal(bits, x.dtype)
+    log_weights, outputs = model.importance_weights(x, posterior, noise, observed)
     return outputs, tf.nn.softmax(log_weights, axis=1), model.by_region(iwae.iwae_bound(log_weights))
 
 
 @compiled()
-def codes(model, x, leaf_bounds):
-    """(E_q[z | x_l] [batch, experts, latent_dim], P(the tree ends in a leaf | x))."""
+def expected(model, x, leaf_bounds):
+    """The expected latent states: (E_q[z | x_l] [batch, experts, latent_dim], P(the tree ends in a leaf | x))."""
     return tf.transpose(model.encode(x)[0], [1, 0, 2]), in_tree(model, leaf_bounds)
-
-
-def unobserved(model, batch):
-    """Leaf bounds where nothing is observed: log 1."""
-    return model.by_region(tf.zeros([model.num_experts, batch], model.variable_dtype))
 
 
 @compiled()
@@ -80,8 +70,8 @@ def picture(model, means, weights):
 def assemble(model, parts, weights):
     """Images [batch, pixels] from the experts' parts [experts, batch, pixels of a leaf].
 
-    A pixel is the weighted sum over the leaves that hold it. Weights are 0 or 1 for a tree's own image, and
-    P(the tree ends in a leaf | x) for the mean over trees.
+    A pixel is the weighted sum over the leaves that hold it: by 0 or 1 for a tree's own image, by `in_tree` for the
+    mean over trees.
     """
     regions, components = weights.shape[1:]
     parts = tf.reshape(parts, [regions, components, *parts.shape[-2:]])

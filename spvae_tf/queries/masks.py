@@ -1,12 +1,13 @@
-"""Where a mask enters: images and masks are checked here, once; the code below trusts what passed.
+"""Where a mask enters: queries check images and masks here, once. The code below trusts what passed.
 
-Images `x` are floating point [batch, pixels] in [0, 1]. A mask `observed` is bool [batch, pixels], True where a pixel
-is observed. What happens to a pixel that is unobserved, whatever stands there, NaN included:
+Only a served model makes the same check inside its graph (`serving`). Images `x` are floating point [batch, pixels] in
+[0, 1]. A mask `observed` is bool [batch, pixels], True where a pixel is observed. What happens to an unobserved pixel,
+whatever stands there, NaN included:
 
 * `check_images` sets it to 0;
-* the encoder sees a guess of the decoder in its place (`Mixture.encode`);
+* the encoder sees 0 there at first, then four times a guess of the decoder (`Mixture.encode`);
 * it drops out of p(x_l | z_l) (`Mixture.log_likelihood`) and of the base measure (`Mixture.log_base`);
-* a leaf that sees no pixel at all is exactly log 1, and its code has the prior (`density`, `leaves.propose`).
+* a leaf that sees no pixel is exactly log 1 (`density.streamed_bound`), and its code has the prior (`leaves.propose`).
 """
 
 import numpy as np
@@ -18,10 +19,9 @@ HIDDEN_HALVES = ("left", "right", "top", "bottom")
 
 def hide_half(half, count, image_shape):
     """The mask, bool [count, pixels], that hides one of HIDDEN_HALVES of images of a (height, width)."""
-    height, width = image_shape
-    observed = np.ones(image_shape, bool)
-    observed[{"left": np.s_[:, :width // 2], "right": np.s_[:, width // 2:],
-              "top": np.s_[:height // 2], "bottom": np.s_[height // 2:]}[half]] = False
+    (height, width), (row, column) = image_shape, np.indices(image_shape)
+    observed = {"left": column >= width // 2, "right": column < width // 2,
+                "top": row >= height // 2, "bottom": row < height // 2}[half]
     return np.tile(observed.ravel(), (count, 1))
 
 
