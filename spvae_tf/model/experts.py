@@ -5,8 +5,7 @@ rows, latent_dim]. A decoder takes codes [experts, rows, latent_dim] and gives t
 tuple of [experts, rows, pixels].
 
 Arguments: num_experts E; size (height, width) of a leaf, or its num_pixels; hidden_units H; latent_dim n_z; num_outputs
-of p(x | z) per pixel; filters of the encoder's two convolutions and the stride of both; rng, a NumPy Generator that the
-initial weights come from.
+of p(x | z) per pixel; filters of the encoder's two convolutions and the stride of both; rng as in layers.py.
 """
 
 import math
@@ -24,11 +23,7 @@ CONV_IMAGE = ((32, 64), 2)
 
 
 def mean_and_precision(outputs):
-    """The mean and the precision 1 + s² of q(z | x) (8): no deviation exceeds 1.
-
-    Args:
-      outputs: of the encoder, linear, [2 · experts, rows, latent_dim]: the means of all experts first, then s.
-    """
+    """The mean and the precision 1 + s² of q(z | x) (8), of linear outputs: the means of all experts first, then s."""
     mean, root = halves(outputs)
     return mean, in_one_row(lambda s: 1 + tf.square(s), root)
 
@@ -77,8 +72,7 @@ class ConvEncoder(keras.layers.Layer):
     def call(self, x):
         first, second, hidden = self.trunk
         features = second(first(x), activation=softplus)
-        code = hidden(features, activation=softplus, image_size=second.small_images)
-        code = softplus(code[:, :x.shape[1]])
+        code = softplus(hidden(features, activation=softplus, image_size=second.small_images)[:, :x.shape[1]])
         return mean_and_precision(tf.concat([self.mean(code), self.precision(code)], 0))
 
 

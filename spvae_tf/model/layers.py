@@ -1,8 +1,10 @@
 """Layers of any number of experts at once, their weights stacked along a leading expert axis.
 
-Features are [experts, rows, features], so that a dense layer of all experts is one batched matrix product; those of
-images are ordered (row, column, channel). Small images of several experts, such as super-pixels, are a tuple of tensors
-between their convolutions, as `ops/small_conv.py` lays them out; rows that fill them up may come back with them.
+Features are [experts, rows, features]; those of images are ordered (row, column, channel). Small images of several
+experts, such as super-pixels, are a tuple of tensors between their convolutions, as `ops/small_conv.py` lays them out;
+outputs may contain padding rows; the caller cuts them off.
+
+Arguments: num_experts E; rng, the NumPy Generator that the initial weights come from.
 """
 
 import math
@@ -19,14 +21,7 @@ def _seed(rng):
 
 
 class StackedDense(keras.layers.Layer):
-    """One dense layer of every expert: [experts, rows, inputs] -> [experts, rows, units].
-
-    Args:
-      num_experts: E.
-      num_inputs: features in.
-      units: features out.
-      rng: numpy Generator that the initial kernels come from.
-    """
+    """One dense layer of every expert: [experts, rows, num_inputs] -> [experts, rows, units]."""
 
     def __init__(self, num_experts, num_inputs, units, rng, **kwargs):
         super().__init__(**kwargs)
@@ -39,13 +34,10 @@ class StackedDense(keras.layers.Layer):
         self.built = True  # or Keras would trace everything twice, to find out what there is to build
 
     def call(self, features, activation=tf.identity, hidden=False, image_size=None):
-        """The layer of activation(features).
+        """The layer of activation(features), rows or small images.
 
-        Args:
-          features: rows, or small images.
-          activation: elementwise function.
-          hidden: whether another dense layer follows, for which the units may be filled up.
-          image_size: (height, width) of the small images that go in or are to come out; None for rows.
+        `hidden` says that another dense layer follows, for which units may be padded; `image_size` is (height, width)
+        of the small images that go in or are to come out, None for rows.
         """
         kernel, bias = tf.cast(self.kernel, self.compute_dtype), tf.cast(self.bias, self.compute_dtype)
         if image_size is None:
@@ -56,16 +48,9 @@ class StackedDense(keras.layers.Layer):
 
 
 class StackedConv(keras.layers.Layer):
-    """One 3×3 convolution, or transposed convolution, of every expert, with "same" padding.
+    """One 3×3 convolution, or its transpose, of every expert, with "same" padding and `channels` (in, out).
 
-    Args:
-      num_experts: E.
-      input_size: (height, width).
-      output_size: (height, width); the smaller of the two is the larger one divided by the stride, rounded up.
-      channels: (in, out).
-      stride: of the convolution, or of the convolution that this is the transpose of.
-      rng: numpy Generator that the initial kernels come from.
-      transposed: whether to transpose.
+    The smaller of the sizes (height, width) is the larger one divided by the stride, rounded up.
     """
 
     def __init__(self, num_experts, input_size, output_size, channels, stride, rng, transposed=False, **kwargs):
@@ -97,7 +82,7 @@ class StackedConv(keras.layers.Layer):
         return small_conv.convolve(kernel, bias, images, self.transposed, activation)
 
     def _by_expert(self, rows):
-        """One convolution per expert: [experts, rows, inputs] -> [experts, rows, outputs]."""
+        """One convolution per expert, of rows."""
         kernel, num_rows = tf.convert_to_tensor(self.kernel), tf.shape(rows)[1]
         images = tf.reshape(rows, [kernel.shape[0], num_rows, *self.input_size, self.channels[0]])
         if kernel.shape[0] == 1:
@@ -117,15 +102,9 @@ class StackedConv(keras.layers.Layer):
 
 
 class StackedMLP(keras.layers.Layer):
-    """Multilayer perceptrons, several of every expert on the same features: softplus, linear output (section 4).
+    """`num_heads` perceptrons of every expert on the same features: softplus, linear output (section 4).
 
-    The first perceptrons of all experts come first along the leading axis, then the second ones.
-
-    Args:
-      num_experts: E.
-      num_heads: perceptrons per expert.
-      widths: (inputs, hidden units, …, outputs).
-      rng: numpy Generator that the initial weights come from.
+    `widths` are (inputs, hidden units, …, outputs).
     """
 
     def __init__(self, num_experts, num_heads, widths, rng, **kwargs):

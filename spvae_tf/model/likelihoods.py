@@ -2,11 +2,11 @@
 
 A log-density is split in two: log p(x | z) = Σ_d log_base(x_d) + log_density(x_d, outputs_d). The base measure depends
 on the pixel alone. An induced tree covers every pixel exactly once, so the base measures of all leaves add up to one
-number per image, which passes through the SPN untouched. It is computed once per image, not once per sample of z.
+number per image, which passes through the SPN untouched.
 
-A new leaf distribution is a class like these two, with a name in LIKELIHOODS. Its methods take pixels x [..., pixels]
-in [0, 1] and `outputs`, a tuple of `num_outputs` tensors of the decoder that broadcast against x. All are pixel by
-pixel, log-densities in nats.
+A new leaf distribution is a class, registered in LIKELIHOODS, with these names: name, num_outputs, log_base,
+log_density, distribution, mean, draw. All are pixel by pixel, of x [..., pixels] in [0, 1] and `outputs`, a tuple of
+`num_outputs` tensors of the decoder that broadcast against x; log-densities are in nats.
 """
 
 import math
@@ -17,11 +17,11 @@ from spvae_tf.errors import check_choice
 from spvae_tf.ops.functions import log1p
 
 NUM_TRIALS = 255  # N of the Binomial: pixels are counts in 0 … 255
-SQUEEZE = 2e-7  # keeps log-probabilities of the Binomial above log(2e-7) = −15.4 (released code)
+SQUEEZE = 2e-7  # keeps log p and log(1 − p) of each trial above log(2e-7) = −15.4 (released code)
 
 
 def _tfd():
-    """TensorFlow Probability's distributions, imported when first needed: training starts a second sooner."""
+    """TensorFlow Probability's distributions, imported when first needed."""
     from tensorflow_probability import distributions
     return distributions
 
@@ -67,8 +67,8 @@ class Binomial:
     def log_base(self, x):
         """log of the binomial coefficient (255 over 255·x)."""
         counts = NUM_TRIALS * tf.cast(x, tf.float64)  # log n! is up to 1,162 nats: float32 would leave 0.05 per image
-        log_coefficient = math.lgamma(NUM_TRIALS + 1) - tf.math.lgamma(1 + counts) - tf.math.lgamma(
-            1 + NUM_TRIALS - counts)
+        log_coefficient = (math.lgamma(NUM_TRIALS + 1) - tf.math.lgamma(1 + counts)
+                           - tf.math.lgamma(1 + NUM_TRIALS - counts))
         return tf.cast(log_coefficient, x.dtype)
 
     def log_density(self, x, outputs):

@@ -4,11 +4,9 @@
                 region_graph      experts, likelihoods      iwae          spn      Theorem 2
 
 An expert is one VAE; those of a leaf region lie side by side. Images `x` are [batch, pixels] in [0, 1], with `observed`
-bool [batch, pixels] or None (all pixels are). What an expert has is [experts, …, batch, …]; k samples of z are
-[experts, k, batch, latent_dim]. Log-densities and bounds are in nats, per image at the root.
-
-The base measure of a pixel, which no parameter enters, is kept apart until the root: a tree covers every pixel once, so
-it is one number per image.
+bool [batch, pixels] or None (all pixels are). Per-expert tensors are [experts, …, batch, …]; noise and k samples of z
+are [experts, k, batch, latent_dim]. Log-densities and bounds are in nats, per image at the root. The base measure of a
+pixel, which no parameter enters, is kept apart until the root: see likelihoods.py.
 """
 
 import math
@@ -29,7 +27,7 @@ FILLING_ROUNDS = 4  # of an encoder over its unobserved pixels
 
 
 class Mixture(keras.Model):
-    """A hierarchical decompositional mixture of VAEs (equation 6).
+    """A hierarchical decompositional mixture of VAEs (equation 6); raises InputError for arguments out of range.
 
     Args:
       graph: RegionGraph over the pixels, or its JSON text.
@@ -41,9 +39,6 @@ class Mixture(keras.Model):
       num_sums: K_sum, sums per internal region.
       num_components: K_leaf, experts per leaf region.
       seed: of the initial weights.
-
-    Raises:
-      InputError: when an argument is out of range or the graph does not fit the image.
     """
 
     def __init__(self, graph, image_shape, likelihood, architecture="dense", hidden_units=32, latent_dim=25,
@@ -74,9 +69,8 @@ class Mixture(keras.Model):
     def _place_leaves(self, architecture):
         """Lays the leaf regions' pixels out in arrays of one size, (height, width), which is returned.
 
-        A smaller region is padded to the largest. A padded pixel is one that is never observed: 0 to the encoder, and
-        no part of p(x | z). `leaf_pixels` int32 [leaf regions, pixels of a leaf] says which pixels of the image these
-        are, `leaf_exists` bool which are no padding.
+        `leaf_pixels` int32 [leaf regions, pixels of a leaf] are pixels of the image. A smaller region is padded:
+        a pixel that is not in `leaf_exists` (bool) is 0 to the encoder and no part of p(x | z).
         """
         leaves = self.graph.leaf_regions
         if architecture == "dense":
@@ -101,36 +95,31 @@ class Mixture(keras.Model):
         return super().get_config() | self._settings | {
             "graph": self.graph.to_json(), "image_shape": self.image_shape, "likelihood": self.likelihood.name}
 
-    # --- the bound ----------------------------------------------------------------------------------------------
-
     def bound(self, x, log_base, noise):
         """L̂_SP,k(x), equation (9): the objective of algorithm 1. Its expectation is at most log p_SP(x) (Theorem 2).
 
         For one region and one expert it is the bound of a VAE, equation (2).
 
         Args:
-          x: [batch, pixels].
-          log_base: [batch], `log_base(x)`.
+          x: images.
+          log_base: `log_base(x)`, [batch].
           noise: standard normal, of `noise_shape(k, batch)`.
 
         Returns:
-          [batch], nats per image.
+          [batch].
         """
-        posterior = self.encode(x)                                     # (8)  q(z_l | x_l)
-        log_weights, _ = self.importance_weights(x, posterior, noise)  #      log p(x_l, z_l,i) − log q(z_l,i | x_l)
-        leaf_bounds = iwae.iwae_bound(log_weights)                     # (2)  L̂_l,k(x_l)
-        return self.combine(leaf_bounds, log_base)                     # (4), (9)
+        posterior = self.encode(x)                                         # (8)  q(z_l | x_l)
+        log_weights, _ = self.log_importance_weights(x, posterior, noise)  #      log p(x_l, z_l,i) − log q(z_l,i | x_l)
+        leaf_bounds = iwae.iwae_bound(log_weights)                         # (2)  L̂_l,k(x_l)
+        return self.combine(leaf_bounds, log_base)                         # (4), (9)
 
-    def importance_weights(self, x, posterior, noise, observed=None):
-        """The logarithms of the terms of (2) for every expert, without the base measure.
+    def log_importance_weights(self, x, posterior, noise, observed=None):
+        """The log-terms of (2) for every expert, without the base measure, for z_l,i of q and standard normal noise.
 
-        Args:
-          x, observed: images and their mask.
-          posterior: (mean, precision) of q(z_l | x_l), each [experts, batch, latent_dim].
-          noise: standard normal, [experts, k, batch, latent_dim].
+        `posterior` is (mean, precision) of q(z_l | x_l), each [experts, batch, latent_dim].
 
         Returns:
-          (log p(x_l, z_l,i) − log q(z_l,i | x_l) [experts, k, batch], nats; the outputs of `decode` for these z_l,i).
+          (log p(x_l, z_l,i) − log q(z_l,i | x_l) [experts, k, batch], the outputs of `decode` for these z_l,i).
         """
         mean, precision = posterior
         z = iwae.reparametrise(mean, precision, noise)                       # (8)  z_l,i ~ q
@@ -147,11 +136,11 @@ class Mixture(keras.Model):
         return self.spn(self.by_region(leaf_bounds)) + log_base
 
     def by_region(self, values):
-        """[experts, batch] as the SPN has its leaves, [batch, leaf regions, components]."""
+        """[experts, batch] in the layout of the SPN's leaves, [batch, leaf regions, components]."""
         return tf.reshape(tf.transpose(values), [-1, len(self.graph.leaf_regions), self.num_components])
 
     def noise_shape(self, num_samples, batch):
-        """The shape of the standard normal noise that `bound` needs: [experts, k, batch, latent_dim]."""
+        """The shape of the noise that `bound` needs."""
         return [self.num_experts, num_samples, batch, self.latent_dim]
 
     def call(self, x, num_samples=5, seed=None):
@@ -160,13 +149,11 @@ class Mixture(keras.Model):
         bits = random_bits(self.noise_shape(num_samples, x.shape[0]), make_seed(seed))
         return self.bound(x, self.log_base(x), standard_normal(bits, x.dtype))
 
-    # --- the leaves ---------------------------------------------------------------------------------------------
-
     def encode(self, x, observed=None):
         """(mean, precision) of q(z_l | x_l) of every expert (8), each [experts, batch, latent_dim].
 
-        An encoder knows leaves without holes only. Where pixels are unobserved it first takes them as 0, then a few
-        times as what the decoder makes of the mean of q: any q will do for a bound, and this one brings it much closer.
+        Encoders were trained without missing pixels. Unobserved ones start at 0 and are replaced four times by the
+        decoder's mean; any q gives a valid bound, this one a tighter one.
         """
         parts = self.split(x if observed is None else tf.where(observed, x, 0))
         if not self.leaf_exists.all():
@@ -180,15 +167,13 @@ class Mixture(keras.Model):
         return mean, precision
 
     def decode(self, z):
-        """What parametrises p(x_l | z_l) (3): of z [experts, k, batch, latent_dim], a tuple of [experts, k, batch,
-        pixels of a leaf]."""
+        """What parametrises p(x_l | z_l) (3), for k samples z: a tuple of [experts, k, batch, pixels of a leaf]."""
         num_experts, samples, batch, _ = z.shape
         outputs = self.decoder(tf.reshape(z, [num_experts, samples * batch, z.shape[3]]))
         return tuple(tf.reshape(output, [num_experts, samples, batch, -1]) for output in outputs)
 
     def log_likelihood(self, x, outputs, observed=None):
-        """log p(x_l | z_l,i) of every expert over its observed pixels, from the outputs of `decode`, without the base
-        measure: [experts, k, batch].
+        """log p(x_l | z_l,i) of outputs of `decode`, [experts, k, batch], without the base measure.
 
         Given z the pixels are independent, so an unobserved one drops out.
         """
@@ -203,7 +188,7 @@ class Mixture(keras.Model):
         return tf.reduce_sum(log_base if observed is None else tf.where(observed, log_base, 0), axis=-1)
 
     def split(self, x):
-        """Each expert's part x_l of [batch, pixels], of any dtype: [experts, batch, pixels of a leaf]."""
+        """Each expert's part x_l of x, of any dtype: [experts, batch, pixels of a leaf]."""
         leaves = gather_parts(x, self.leaf_pixels)
         copies = tf.tile(leaves[:, None], [1, self.num_components, 1, 1])
         return tf.reshape(copies, [self.num_experts, -1, leaves.shape[2]])
@@ -215,7 +200,7 @@ class Mixture(keras.Model):
 
 
 def check_policy(policy):
-    """Raises InputError unless a Keras dtype policy is float32 or float64, and Keras' current one, which layers take.
+    """Raises InputError unless a dtype policy is Keras' current one, which layers take, and float32 or float64.
 
     With bfloat16, log p(x) of single MNIST images is off by up to 17 nats.
     """

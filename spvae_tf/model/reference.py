@@ -5,9 +5,8 @@ equations (4) and (5); and the bound of the whole image, equations (6) and (9). 
 
     log p_SP(x) ≥ E[L̂_SP,k(x)],    L̂_SP,k(x) = log Σ_T Π w_nc Π_l exp L̂_l,k(x_l)                        Theorem 2
 
-`mixture.py` computes the same for all leaves at once. This module is the oracle that the tests hold it to, and the
-"plain" contender of scripts/benchmark.py; `copy_weights` gives it the same weights. Images `x` are [batch, pixels] in
-[0, 1]; log-densities and bounds are in nats.
+`mixture.py` computes the same for all leaves at once; the tests and scripts/benchmark.py hold it to this module. Images
+`x` are [batch, pixels] in [0, 1]; log-densities and bounds are in nats.
 """
 
 import functools
@@ -29,47 +28,41 @@ NUM_TRIALS = 255
 # --- a leaf: equations (2), (3) and (8) -------------------------------------------------------------------------------
 
 def leaf_bound(vae, likelihood, x, noise):
-    """L̂_l,k(x_l) = log (1/k) Σ_i p(x_l | z_l,i) p(z_l,i) / q(z_l,i | x_l), equation (2).
+    """L̂_l,k(x_l) = log (1/k) Σ_i p(x_l | z_l,i) p(z_l,i) / q(z_l,i | x_l), equation (2): [batch].
 
-    Args:
-      vae: DenseVAE or ConvVAE.
-      likelihood: "continuous" or "discrete".
-      x: [batch, pixels of the leaf region].
-      noise: standard normal, [k, batch, latent_dim].
-
-    Returns:
-      [batch], nats.
+    Of x_l [batch, pixels of the leaf region], DenseVAE or ConvVAE, with standard normal noise [k, batch, latent_dim].
     """
     mean, precision = vae.encode(x)
     q = tfd.Normal(mean, precision**-0.5)                                              # (8)  q(z_l | x_l)
     z = q.loc + q.scale * noise                                                        #      z_l,i ~ q
     outputs = [tf.reshape(output, [*z.shape[:2], -1]) for output in vae.decode(tf.reshape(z, [-1, z.shape[2]]))]
-    log_weights = (tf.reduce_sum(pixel_log_prob(likelihood, x, outputs), -1)           # (3)  log p(x_l | z_l,i)
+    log_weights = (tf.reduce_sum(PIXEL_LOG_PROBS[likelihood](x, *outputs), -1)         # (3)  log p(x_l | z_l,i)
                    + tf.reduce_sum(tfd.Normal(0.0, 1.0).log_prob(z), -1)               #      + log p(z_l,i)
                    - tf.reduce_sum(q.log_prob(z), -1))                                 #      − log q(z_l,i | x_l)
     return tf.reduce_logsumexp(log_weights, axis=0) - math.log(z.shape[0])
 
 
-def pixel_log_prob(likelihood, x, outputs):
-    """log p(x_d | z) of every pixel (section 4), from one or two decoder outputs [k, batch, pixels]: the same shape."""
-    if likelihood == "continuous":
-        return tfd.Normal(tf.sigmoid(outputs[0]), (1 + outputs[1]**2)**-0.5).log_prob(x)
+def gaussian(x, logit, root):
+    """log p(x_d | z) of every pixel (section 4), from two decoder outputs [k, batch, pixels]."""
+    return tfd.Normal(tf.sigmoid(logit), (1 + root**2)**-0.5).log_prob(x)
+
+
+def binomial(x, logit):
+    """log p(255 x_d | z) of every pixel (section 4), from one decoder output [k, batch, pixels]."""
     successes, failures = NUM_TRIALS * x, NUM_TRIALS * (1 - x)
-    probs = tf.sigmoid(outputs[0]) * (1 - 2e-7) + 1e-7
+    probs = tf.sigmoid(logit) * (1 - 2e-7) + 1e-7
     log_coefficient = (math.lgamma(NUM_TRIALS + 1)
                        - tf.math.lgamma(successes + 1) - tf.math.lgamma(failures + 1))
     return log_coefficient + successes * tf.math.log(probs + 1e-7) + failures * tf.math.log(1 - probs + 1e-7)
 
 
+PIXEL_LOG_PROBS = {"continuous": gaussian, "discrete": binomial}
+
+
 # --- the sum-product network: equations (4) and (5) -------------------------------------------------------------------
 
 def sums(products, weights):
-    """log Σ_c w_nc p_c(x), equation (4): [batch, products] -> [batch, sums].
-
-    Args:
-      products: log p_c(x).
-      weights: unnormalised log-weights, [products, sums].
-    """
+    """log Σ_c w_nc p_c(x), equation (4), [batch, sums]; unnormalised log-weights are [products, sums]."""
     log_weights = tf.nn.log_softmax(weights, axis=0)
     return tf.reduce_logsumexp(products[:, :, None] + log_weights, axis=1)
 
@@ -80,11 +73,7 @@ def cross_product(left, right):
 
 
 class PlainSPVAE:
-    """A hierarchical decompositional mixture of VAEs, equation (6), with weights of its own.
-
-    Args:
-      model: SPVAE to take the region graph and the settings from.
-    """
+    """The mixture of VAEs, equation (6), with weights of its own; graph and settings are those of a Mixture."""
 
     def __init__(self, model):
         settings = model.get_config()
@@ -109,14 +98,9 @@ class PlainSPVAE:
                 self.sum_weights[region] = tf.Variable(tf.random.normal([products, num_nodes[region]]))
 
     def bound(self, x, noise):
-        """L̂_SP,k(x), equation (9): the SPN evaluated on the leaves' importance-weighted bounds.
+        """L̂_SP,k(x), equation (9), [batch]: the SPN evaluated on the leaves' importance-weighted bounds.
 
-        Args:
-          x: [batch, pixels].
-          noise: standard normal, [experts, k, batch, latent_dim]; experts of a leaf region lie side by side.
-
-        Returns:
-          [batch], nats per image.
+        The noise is standard normal, [experts, k, batch, latent_dim]; experts of a leaf region lie side by side.
         """
         leaves = {}
         for number, leaf in enumerate(self.graph.leaf_regions):
@@ -141,8 +125,6 @@ class PlainSPVAE:
             done[region] = sums(products, self.sum_weights[region]) if mixed else products
         return done[region]
 
-    # --- the weights of the stacked model -----------------------------------------------------------------------
-
     @property
     def trainable_variables(self):
         """All weights: the experts' kernels and biases, then each region's unnormalised log-weights."""
@@ -151,13 +133,10 @@ class PlainSPVAE:
         return networks + list(self.sum_weights.values())
 
     def counterparts(self, model):
-        """Where each weight lies in the stacked model that this one was built from.
+        """Yields (plain variable, stacked variable, index): plain variable = stacked variable[index] of the `model`.
 
-        The stacked model pads smaller leaf regions, and with them the first and last kernel of dense experts;
-        a plain kernel is then a corner of the stacked one.
-
-        Yields:
-          (plain variable, stacked variable, index): plain variable = stacked variable[index].
+        That model pads smaller leaf regions, and with them the first and last kernel of dense experts; a plain kernel
+        is then a corner of its own.
         """
         encoder, decoder = model.encoder, model.decoder
         if isinstance(self.experts[0], DenseVAE):  # layers, and which of a layer's heads

@@ -1,19 +1,18 @@
 """The sum-product network over the leaves: equations (4) and (5) in the log domain, one pass per level.
 
-The region graph says which scopes there are; this layer puts nodes on them and evaluates all of them at once. Every
-leaf region carries `num_components` leaf distributions, every internal region `num_sums` sum nodes, and the root one. A
-region's products are, for each of its partitions, the cross product of the nodes of the children (section 3.3); each of
-the region's sums is a mixture of all of the region's products.
+A leaf region carries `num_components` leaf distributions, an internal region `num_sums` sum nodes, the root one. A
+region's products are, for each of its partitions, the cross product of the nodes of the children (section 3.3). Each of
+its sums is a mixture of all its products. The way up gives log p(x); the way down, from the root to the leaves, gives
+posteriors, induced trees, and the gradient, which is a posterior too.
 
-Node values are [nodes, batch], leaves first, then sums level by level, so that a level is one gather of rows, one
-addition (products) and one log-sum-exp (sums). The way down, from the root to the leaves, is another such pass: it
-gives posteriors, induced trees, and the gradient, which is a posterior too.
-
-Shapes: leaf log-densities, in nats, are [batch, leaf regions, components]; what a level says of its sums' products is
-[R, M, S, batch] for R regions of at most M products and S sums each. Lists of levels run from the leaves to the root.
+Shapes: leaf log-densities, in nats, are [batch, leaf regions, components]. Values of nodes are [nodes, batch], leaves
+first, then the unit node (log 1), then sums level by level. What a level says of its sums' products is [R, M, S, batch]
+for R regions of at most M products and S sums each. Lists of levels run from the leaves to the root. An unnormalised
+log-weight stands for each pair of a sum n and its product c; `log_weights` are the normalised log w_nc.
 """
 
 import dataclasses
+import functools
 import itertools
 
 import keras
@@ -27,21 +26,12 @@ from spvae_tf.ops.functions import draw_index, log_sum_exp, quotients, ratios, s
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """The products and sums of all internal regions of one height, padded to the same number of products.
+    """The products and sums of all internal regions of one height, padded to the same number of products."""
 
-    Attributes:
-      regions: the regions, R of them.
-      children: [R, M, A] int32, the child nodes of product m of region r; the unit node (log 1) fills up products
-        of fewer than A children and regions of fewer than M products.
-      weights: [R, M, S] int32, where the weight of sum s for product m lies in the vector of all sum weights;
-        -1 marks a product that does not exist.
-      first_node: the row of the level's first sum; sum s of region r is row first_node + r * S + s.
-    """
-
-    regions: tuple
-    children: np.ndarray
-    weights: np.ndarray
-    first_node: int
+    regions: tuple  # R regions
+    children: np.ndarray  # [R, M, A] child nodes of product m of region r; missing ones point to the unit node (log 1)
+    weights: np.ndarray  # [R, M, S] where sum s's weight for product m lies among all; -1 for a missing product
+    first_node: int  # the row of the level's first sum; sum s of region r is row first_node + r * S + s
 
     @property
     def num_sums(self):
@@ -58,11 +48,7 @@ def _products(region, graph, nodes):
 
 
 def compile_levels(graph, num_sums, num_components):
-    """Lays the nodes of an SPN out level by level.
-
-    Returns:
-      (list of Level, number of sum weights, number of nodes, the unit node's row).
-    """
+    """Lays nodes out level by level: (list of Level, number of sum weights, number of nodes, the unit node's row)."""
     leaves = graph.leaf_regions
     nodes = {region: range(i * num_components, (i + 1) * num_components) for i, region in enumerate(leaves)}
     unit = len(leaves) * num_components
@@ -72,6 +58,7 @@ def compile_levels(graph, num_sums, num_components):
         sums = 1 if graph.root in regions else num_sums
         products = [_products(region, graph, nodes) for region in regions]
         width, arity = max(map(len, products)), max(len(p) for ps in products for p in ps)
+        # missing children and missing products point to the unit node (log 1)
         children = np.full([len(regions), width, arity], unit, np.int32)
         weights = np.full([len(regions), width, sums], -1, np.int32)
         for r, region_products in enumerate(products):
@@ -90,8 +77,7 @@ def compile_levels(graph, num_sums, num_components):
 def parent_products(levels, num_nodes):
     """The products that each node is a child of: int32 [num_nodes, P].
 
-    Products are numbered from 1 as the way down meets them, level by level from the root; 0 fills up the rows of nodes
-    with fewer than P parents.
+    Products are numbered from 1 as the way down meets them, level by level from the root; 0 stands for no parent.
     """
     parents, number = [[] for _ in range(num_nodes)], 0
     for level in reversed(levels):
@@ -104,14 +90,10 @@ def parent_products(levels, num_nodes):
 
 
 def weights_by_sum(levels):
-    """Where each sum's weights lie in the vector of all: int32 [M, sums], in the order of the nodes, -1 filling up."""
+    """Where each sum's weights lie among all: int32 [M, sums], in the order of the nodes; -1 for a missing product."""
     columns = [weights for level in levels
                for weights in np.moveaxis(level.weights, 1, 2).reshape(-1, level.weights.shape[1])]
     return np.array(list(itertools.zip_longest(*columns, fillvalue=-1)), np.int32)
-
-
-def _max(values):
-    return tf.reduce_max(values, axis=1)
 
 
 def _in_weight_order(values, places):
@@ -121,19 +103,16 @@ def _in_weight_order(values, places):
 
 @keras.saving.register_keras_serializable("spvae_tf")
 class SumProductNetwork(keras.layers.Layer):
-    """A sum-product network over a region graph, fed with leaf log-densities (equations 4 and 5).
+    """A sum-product network over a region graph (equations 4 and 5); as a layer it maps leaf log-densities to log p(x).
 
     Fed with leaf ELBOs its output is an ELBO (Theorem 1); fed with importance-weighted estimates it is an unbiased
     estimate of a lower bound (Theorem 2, equation 9).
 
     Args:
       graph: RegionGraph, or its JSON text.
-      num_sums: K_sum, sums per internal region; the root has one.
-      num_components: K_leaf, leaf distributions per leaf region.
+      num_sums: K_sum, sums per internal region, a positive integer; the root has one.
+      num_components: K_leaf, leaf distributions per leaf region, a positive integer.
       seed: of the initial log-weights, drawn from N(0, 1).
-
-    Raises:
-      InputError: when `num_sums` or `num_components` is not a positive integer.
     """
 
     def __init__(self, graph, num_sums=2, num_components=2, seed=None, **kwargs):
@@ -149,7 +128,6 @@ class SumProductNetwork(keras.layers.Layer):
         self._weights_by_sum = weights_by_sum(self.levels)
         self.num_sum_nodes = sum(len(level.regions) * level.num_sums for level in self.levels)
         self.num_products = sum(int((level.weights[..., 0] >= 0).sum()) for level in self.levels)
-
         self.sum_weights = None
         if self.num_weights:
             self.sum_weights = self.add_weight(
@@ -179,38 +157,30 @@ class SumProductNetwork(keras.layers.Layer):
         return by_level
 
     def _by_sum(self, sum_weights):
-        """The sum weights [1, M, sums], −∞ filling up: those of all levels are normalised at once."""
+        """The sum weights of all levels [1, M, sums]; −∞ for a missing product."""
         padded = tf.pad(tf.convert_to_tensor(sum_weights), [[1, 0]], constant_values=-np.inf)
         return tf.gather(padded, self._weights_by_sum[None] + 1)
 
-    # --- up: the value of every node ----------------------------------------------------------------------------
-
     def upward(self, leaf_log_probs, reduce=log_sum_exp, sum_weights=None):
-        """Evaluates every node, from the leaves to the root.
+        """Evaluates every node, from the leaves to the root: (values [nodes, batch], the levels' weighted products).
 
-        Args:
-          leaf_log_probs: [batch, leaf regions, components], nats.
-          reduce: what a sum does with the weighted log-values of its products, [R, M, S, batch] -> [R, S, batch]:
-            log-sum-exp for equation (4), the maximum for the most probable induced tree.
-          sum_weights: as in `log_weights`.
-
-        Returns:
-          (values [nodes, batch], a list of the levels' weighted products [R, M, S, batch]).
+        `reduce` is what a sum does with its weighted products log w_nc + log p_c(x), [R, M, S, batch] -> [R, S, batch]:
+        log-sum-exp for equation (4), the maximum for the most probable induced tree.
         """
         leaf_log_probs = tf.convert_to_tensor(leaf_log_probs)
         self._check(leaf_log_probs)
         leaves = tf.transpose(tf.reshape(leaf_log_probs, [-1, self._unit]))
         values = tf.pad(leaves, [[0, 1], [0, 0]])  # the unit node
-        mixtures = []
+        weighted = []
         for level, log_weights in zip(self.levels, self.log_weights(sum_weights)):
             # log Π_c p_c(x_c) = Σ_c log p_c(x_c): [R, M, A, batch] -> [R, M, batch]
             products = tf.reduce_sum(tf.gather(values, level.children), axis=2)
             # log w_nc + log p_c(x), then (4)
-            mixture = tf.expand_dims(products, 2) + tf.expand_dims(tf.cast(log_weights, products.dtype), 3)
-            sums = tf.reshape(reduce(mixture), [len(level.regions) * level.num_sums, -1])
+            terms = tf.expand_dims(products, 2) + tf.expand_dims(tf.cast(log_weights, products.dtype), 3)
+            sums = tf.reshape(reduce(terms), [len(level.regions) * level.num_sums, -1])
             values = tf.concat([values, sums], axis=0)
-            mixtures.append(mixture)
-        return values, mixtures
+            weighted.append(terms)
+        return values, weighted
 
     def _check(self, leaf_log_probs):
         expected = (len(self.graph.leaf_regions), self.num_components)
@@ -223,17 +193,7 @@ class SumProductNetwork(keras.layers.Layer):
         return super().__call__(leaf_log_probs)
 
     def call(self, leaf_log_probs):
-        """log p(x) of equation (5): the log-value of the root.
-
-        Args:
-          leaf_log_probs: [batch, leaf regions, components], log-densities or their lower bounds, nats.
-
-        Returns:
-          [batch], nats per image.
-
-        Raises:
-          InputError: when the shape does not fit the graph.
-        """
+        """log p(x) of equation (5), [batch]; raises InputError unless `leaf_log_probs` has the module's shape."""
         if self.sum_weights is None:
             return self.upward(leaf_log_probs)[0][self._root]
         return self._log_prob(tf.convert_to_tensor(leaf_log_probs), tf.convert_to_tensor(self.sum_weights))
@@ -243,13 +203,13 @@ class SumProductNetwork(keras.layers.Layer):
         """`call`, with its gradient as one pass down the network.
 
         ∂ log p(x) / ∂ log p_l(x) = P(leaf l is in the induced tree | x), and for the log-weight of sum n's child c,
-        ∂ log p(x) / ∂ log w_nc = P(n is in the tree, y_n = c | x), from which normalising the weights takes
-        w_nc P(n is in the tree | x). Second derivatives are NaN where a region is impossible.
+        ∂ log p(x) / ∂ log w_nc = P(n is in the tree, y_n = c | x); normalising subtracts w_nc P(n in tree | x).
+        Second derivatives are NaN where a region is impossible.
         """
         parts = []  # of each level, what log-sum-exp and softmax have in common
 
-        def log_sum_exp_of_level(mixture):
-            parts.append(ratios(mixture))
+        def log_sum_exp_of_level(terms):
+            parts.append(ratios(terms))
             _, total, top = parts[-1]
             return tf.math.log(total) + top
 
@@ -264,25 +224,18 @@ class SumProductNetwork(keras.layers.Layer):
 
         return values[self._root], gradient
 
-    # --- down: which nodes are in the induced tree --------------------------------------------------------------
-
     def downward(self, choices, top):
         """Passes the probability of being part of the induced tree from the root to the leaves.
 
-        With the posterior probabilities of each sum's children this gives every node's posterior probability; with
-        one-hot choices it gives the induced tree they select.
-
-        Args:
-          choices: for each level [R, M, S, batch]: the probability with which sum s of region r, once reached, takes
-            product m.
-          top: [batch], what the root is given: ones for probabilities.
+        `choices` are the levels' probabilities that a sum in the tree takes product m. With their posterior this gives
+        every node's posterior probability; with one-hot choices it gives the induced tree they select.
 
         Returns:
-          (reached [nodes, batch]: the probability that a node is in the induced tree; edges, for each level
-          [R, M, S, batch]: the probability that sum s of region r is and takes product m), both times `top`.
+          (reached [nodes, batch], P(node in tree); edges, for each level P(sum in tree and takes product m)), both
+          times `top` [batch].
         """
         reached, edges = [top[None]], []
-        flows = tf.zeros_like(reached[0])  # through all products met so far, after one that does not exist
+        flows = tf.zeros_like(reached[0])  # through all products met so far; row 0 stands for no parent
         below = [*((level.first_node, len(level.regions) * level.num_sums) for level in self.levels[-2::-1]),
                  (0, self._unit)]
         for level, choice, (first, count) in zip(reversed(self.levels), reversed(choices), below):
@@ -307,41 +260,26 @@ class SumProductNetwork(keras.layers.Layer):
         return tf.reshape(leaves, [-1, len(self.graph.leaf_regions), self.num_components])
 
     def posterior(self, leaf_log_probs):
-        """The posterior of the latent variables y, given leaf log-densities.
-
-        Returns:
-          (reached [nodes, batch]: P(node in induced tree | x); for each level [R, M, S, batch]: P(y_n = m | x, n
-          reached), each summing to one over m).
-        """
-        values, mixtures = self.upward(leaf_log_probs)
-        choices = [softmax(mixture) for mixture in mixtures]
+        """The posterior of the latent variables y: (P(node in tree | x) [nodes, batch], the levels' P(y_n = m | x, n in
+        tree))."""
+        values, weighted = self.upward(leaf_log_probs)
+        choices = [softmax(terms) for terms in weighted]
         return self.downward(choices, tf.ones_like(values[self._root]))[0], choices
 
     def most_probable_tree(self, leaf_log_probs):
-        """The induced tree T that maximises Π w_nc Π p_l(x_l), by max-product.
-
-        Returns:
-          (selected [nodes, batch] of zeros and ones; [batch], log of the tree's term in equation 5).
-        """
-        values, mixtures = self.upward(leaf_log_probs, reduce=_max)
-        choices = [tf.one_hot(tf.argmax(mixture, axis=1), mixture.shape[1], axis=1, dtype=mixture.dtype)
-                   for mixture in mixtures]
+        """The induced tree T that maximises Π w_nc Π p_l(x_l): (0 or 1 of each node [nodes, batch], the tree's
+        log-term of equation 5 [batch])."""
+        values, weighted = self.upward(leaf_log_probs, reduce=functools.partial(tf.reduce_max, axis=1))
+        choices = [tf.one_hot(tf.argmax(terms, axis=1), terms.shape[1], axis=1, dtype=terms.dtype)
+                   for terms in weighted]
         return self.downward(choices, tf.ones_like(values[self._root]))[0], values[self._root]
 
     def sample_trees(self, choice_logits, uniforms, batch):
-        """Draws induced trees top-down, one for each column.
+        """Draws `batch` induced trees top-down: 0 or 1 of each node, [nodes, batch].
 
-        Args:
-          choice_logits: for each level [R, M, S, batch], log-probabilities of the children: the weighted products
-            of `upward` for trees given x, the log-weights for trees from the prior.
-          uniforms: for each level [R, S, batch], uniform on [0, 1).
-          batch: the number of columns.
-
-        Returns:
-          [nodes, batch] of zeros and ones.
+        `choice_logits` are the levels' log-probabilities of the products: the weighted products of `upward` for trees
+        given x, the log-weights for trees from the prior. `uniforms`, each [R, S, batch], are uniform on [0, 1).
         """
-        choices = []
-        for logits, uniform in zip(choice_logits, uniforms):
-            index = draw_index(softmax(logits), uniform)
-            choices.append(tf.one_hot(index, logits.shape[1], axis=1, dtype=logits.dtype))
+        choices = [tf.one_hot(draw_index(softmax(logits), uniform), logits.shape[1], axis=1, dtype=logits.dtype)
+                   for logits, uniform in zip(choice_logits, uniforms)]
         return self.downward(choices, tf.ones([batch], self.compute_dtype))[0]

@@ -110,7 +110,7 @@ def _prepare(model, x, observed, posterior):
 
 @compiled()
 def _add_chunk(model, x, observed, posterior, bits, wanted, state):
-    log_weights, _ = model.importance_weights(x, posterior, standard_normal(bits, x.dtype), observed)
+    log_weights, _ = model.log_importance_weights(x, posterior, standard_normal(bits, x.dtype), observed)
     surplus = tf.range(bits.shape[1]) >= wanted  # of the last chunk
     log_weights = tf.where(surplus[None, :, None], tf.constant(-math.inf, log_weights.dtype), log_weights)
     return iwae.RunningBound.add(state, log_weights)
@@ -149,7 +149,7 @@ def _elbo_gradient(model, x, observed, mean, log_precision, bits):
     with tf.GradientTape() as tape:
         tape.watch([mean, log_precision])
         posterior, noise = (mean, tf.exp(log_precision)), standard_normal(bits, x.dtype)
-        elbos = tf.reduce_mean(model.importance_weights(x, posterior, noise, observed)[0], axis=1)
+        elbos = tf.reduce_mean(model.log_importance_weights(x, posterior, noise, observed)[0], axis=1)
     return tape.gradient(elbos, [mean, log_precision])
 
 

@@ -30,7 +30,7 @@ def proposals(model, x, observed, bits):
     """k codes z_i ~ q(z | x_observed) of every expert, of random bits of `noise_shape(k, batch)`: (the outputs of
     `decode`, normalised importance weights [experts, k, batch], leaf bounds)."""
     posterior, noise = propose(model, x, observed), standard_normal(bits, x.dtype)
-    log_weights, outputs = model.importance_weights(x, posterior, noise, observed)
+    log_weights, outputs = model.log_importance_weights(x, posterior, noise, observed)
     return outputs, tf.nn.softmax(log_weights, axis=1), model.by_region(iwae.iwae_bound(log_weights))
 
 

@@ -257,7 +257,7 @@ class Trainer:
         noise = standard_normal(bits, self.model.variable_dtype)
         with tf.GradientTape() as tape:
             mean, precision = self.model.encode(x)
-            log_weights, _ = self.model.importance_weights(x, (mean, precision), noise)
+            log_weights, _ = self.model.log_importance_weights(x, (mean, precision), noise)
             bound = tf.reduce_mean(self.model.bound(x, log_base, noise))
         variables = self.model.trainable_variables
         return [("the image batch", x), *((f"weight {v.path}", v) for v in variables),

@@ -35,7 +35,7 @@ def test_spn_over_leaf_elbos_is_an_elbo(name):
     model, plain = models(name)
     x = tf.repeat(images(model)[:1], 4000, axis=0)
     noise = tf.random.stateless_normal(model.noise_shape(1, 4000), [9, 9])
-    leaves = iwae.iwae_bound(model.importance_weights(x, model.encode(x), noise)[0])
+    leaves = iwae.iwae_bound(model.log_importance_weights(x, model.encode(x), noise)[0])
     log_base = model.log_base(x)
     elbo = model.combine(tf.reduce_mean(leaves, axis=1, keepdims=True), log_base[:1]).numpy()[0]
     draws = model.combine(leaves, log_base).numpy()
