@@ -33,8 +33,7 @@ class RunningBound:
     """Equation (2) over a stream of samples, in constant memory.
 
     The state is the largest log-weight so far, log w*, with Σ w/w* and Σ (w/w*)², three tensors [experts, batch]: sums
-    of ratios lose no digits however many chunks there are. `start`, `add` and the estimates below are pure functions,
-    so the state travels through tf.while_loop.
+    of ratios lose no digits however many chunks there are.
     """
 
     @staticmethod

@@ -48,13 +48,11 @@ class StackedDense(keras.layers.Layer):
 
 
 class StackedConv(keras.layers.Layer):
-    """One 3×3 convolution, or its transpose, of every expert, with "same" padding and `channels` (in, out).
-
-    The smaller of the sizes (height, width) is the larger one divided by the stride, rounded up.
-    """
+    """One 3×3 convolution, or its transpose, of every expert, with "same" padding and `channels` (in, out)."""
 
     def __init__(self, num_experts, input_size, output_size, channels, stride, rng, transposed=False, **kwargs):
         super().__init__(**kwargs)
+        # (height, width); the smaller of the two is the larger one divided by the stride, rounded up
         self.input_size, self.output_size, self.channels = input_size, output_size, channels
         self.stride, self.transposed = stride, transposed
         taps = channels[::-1] if transposed else channels
@@ -102,10 +100,7 @@ class StackedConv(keras.layers.Layer):
 
 
 class StackedMLP(keras.layers.Layer):
-    """`num_heads` perceptrons of every expert on the same features: softplus, linear output (section 4).
-
-    `widths` are (inputs, hidden units, …, outputs).
-    """
+    """`num_heads` perceptrons of every expert on the same features, of `widths` (inputs, hidden units, …, outputs)."""
 
     def __init__(self, num_experts, num_heads, widths, rng, **kwargs):
         super().__init__(**kwargs)
@@ -115,7 +110,7 @@ class StackedMLP(keras.layers.Layer):
         self.built = True  # as above
 
     def call(self, rows):
-        """[experts, rows, inputs] -> [num_heads · experts, rows, outputs], the first head of all experts first."""
+        """Softplus, linear output (section 4): [num_heads · experts, rows, outputs], all experts' first heads first."""
         rows = tf.tile(rows, [self.num_heads, 1, 1])
         for layer in self.dense[:-1]:
             rows = softplus(layer(rows, hidden=True))

@@ -35,9 +35,7 @@ class Mixture(keras.Model):
       likelihood: "continuous" (Gaussian) or "discrete" (Binomial).
       architecture: of the experts, "dense", "conv_leaf" or "conv_image".
       hidden_units: H, of each hidden layer of a dense expert, of the one dense layer of a convolutional encoder.
-      latent_dim: n_z, the dimension of each expert's code.
-      num_sums: K_sum, sums per internal region.
-      num_components: K_leaf, experts per leaf region.
+      latent_dim, num_sums, num_components: n_z; K_sum, sums per internal region; K_leaf, experts per leaf region.
       seed: of the initial weights.
     """
 
@@ -82,8 +80,7 @@ class Mixture(keras.Model):
                 raise InputError("convolutional experts need rectangular leaf regions; "
                                  f"{leaves[boxes.index(None)]!r} is not a rectangle")
             size = tuple(max(box[n] for box in boxes) for n in (2, 3))
-            places = [np.add.outer(size[1] * np.arange(height), np.arange(width)).ravel()
-                      for _, _, height, width in boxes]
+            places = [np.add.outer(size[1] * np.arange(box[2]), np.arange(box[3])).ravel() for box in boxes]
         self.leaf_pixels = np.zeros([len(leaves), math.prod(size)], np.int32)
         self.leaf_exists = np.zeros(self.leaf_pixels.shape, bool)
         for row, (leaf, place) in enumerate(zip(leaves, places)):
@@ -98,15 +95,8 @@ class Mixture(keras.Model):
     def bound(self, x, log_base, noise):
         """L̂_SP,k(x), equation (9): the objective of algorithm 1. Its expectation is at most log p_SP(x) (Theorem 2).
 
-        For one region and one expert it is the bound of a VAE, equation (2).
-
-        Args:
-          x: images.
-          log_base: `log_base(x)`, [batch].
-          noise: standard normal, of `noise_shape(k, batch)`.
-
-        Returns:
-          [batch].
+        It is [batch]; `log_base` is `log_base(x)`, `noise` standard normal of `noise_shape(k, batch)`. For one region
+        and one expert it is the bound of a VAE, equation (2).
         """
         posterior = self.encode(x)                                         # (8)  q(z_l | x_l)
         log_weights, _ = self.log_importance_weights(x, posterior, noise)  #      log p(x_l, z_l,i) − log q(z_l,i | x_l)
@@ -114,12 +104,10 @@ class Mixture(keras.Model):
         return self.combine(leaf_bounds, log_base)                         # (4), (9)
 
     def log_importance_weights(self, x, posterior, noise, observed=None):
-        """The log-terms of (2) for every expert, without the base measure, for z_l,i of q and standard normal noise.
+        """(log p(x_l, z_l,i) − log q(z_l,i | x_l) [experts, k, batch], the outputs of `decode` for these z_l,i).
 
-        `posterior` is (mean, precision) of q(z_l | x_l), each [experts, batch, latent_dim].
-
-        Returns:
-          (log p(x_l, z_l,i) − log q(z_l,i | x_l) [experts, k, batch], the outputs of `decode` for these z_l,i).
+        These are the log-terms of (2) for every expert, without the base measure. `posterior` is (mean, precision) of
+        q(z_l | x_l), as of `encode`.
         """
         mean, precision = posterior
         z = iwae.reparametrise(mean, precision, noise)                       # (8)  z_l,i ~ q
@@ -173,10 +161,8 @@ class Mixture(keras.Model):
         return tuple(tf.reshape(output, [num_experts, samples, batch, -1]) for output in outputs)
 
     def log_likelihood(self, x, outputs, observed=None):
-        """log p(x_l | z_l,i) of outputs of `decode`, [experts, k, batch], without the base measure.
-
-        Given z the pixels are independent, so an unobserved one drops out.
-        """
+        """log p(x_l | z_l,i) of outputs of `decode`, [experts, k, batch], without the base measure. Given z the pixels
+        are independent, so an unobserved one drops out."""
         log_density = self.likelihood.log_density(self.split(x)[:, None], outputs)
         if observed is not None or not self.leaf_exists.all():
             log_density = tf.where(self.present(observed)[:, None], log_density, 0)
@@ -200,10 +186,8 @@ class Mixture(keras.Model):
 
 
 def check_policy(policy):
-    """Raises InputError unless a dtype policy is Keras' current one, which layers take, and float32 or float64.
-
-    With bfloat16, log p(x) of single MNIST images is off by up to 17 nats.
-    """
+    """Raises InputError unless a dtype policy is Keras' current one, which layers take, and float32 or float64."""
+    # with bfloat16, log p(x) of single MNIST images is off by up to 17 nats
     if policy.name not in ("float32", "float64"):
         raise InputError(f"the dtype policy is {policy.name}; log-densities need float32 or float64")
     if keras.config.dtype_policy().name != policy.name:

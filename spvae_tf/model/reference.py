@@ -25,8 +25,6 @@ layers = keras.layers
 NUM_TRIALS = 255
 
 
-# --- a leaf: equations (2), (3) and (8) -------------------------------------------------------------------------------
-
 def leaf_bound(vae, likelihood, x, noise):
     """L̂_l,k(x_l) = log (1/k) Σ_i p(x_l | z_l,i) p(z_l,i) / q(z_l,i | x_l), equation (2): [batch].
 
@@ -51,15 +49,12 @@ def binomial(x, logit):
     """log p(255 x_d | z) of every pixel (section 4), from one decoder output [k, batch, pixels]."""
     successes, failures = NUM_TRIALS * x, NUM_TRIALS * (1 - x)
     probs = tf.sigmoid(logit) * (1 - 2e-7) + 1e-7
-    log_coefficient = (math.lgamma(NUM_TRIALS + 1)
-                       - tf.math.lgamma(successes + 1) - tf.math.lgamma(failures + 1))
+    log_coefficient = math.lgamma(NUM_TRIALS + 1) - tf.math.lgamma(successes + 1) - tf.math.lgamma(failures + 1)
     return log_coefficient + successes * tf.math.log(probs + 1e-7) + failures * tf.math.log(1 - probs + 1e-7)
 
 
 PIXEL_LOG_PROBS = {"continuous": gaussian, "discrete": binomial}
 
-
-# --- the sum-product network: equations (4) and (5) -------------------------------------------------------------------
 
 def sums(products, weights):
     """log Σ_c w_nc p_c(x), equation (4), [batch, sums]; unnormalised log-weights are [products, sums]."""
@@ -80,8 +75,7 @@ class PlainSPVAE:
         self.graph, self.likelihood = model.graph, model.likelihood.name
         self.num_components = settings["num_components"]
         boxes = [rectangle(leaf, model.image_shape[1]) for leaf in self.graph.leaf_regions]
-        sizes = [box[2:] if box else (1, len(leaf.scope))
-                 for box, leaf in zip(boxes, self.graph.leaf_regions)]
+        sizes = [box[2:] if box else (1, len(leaf.scope)) for box, leaf in zip(boxes, self.graph.leaf_regions)]
         networks = settings["hidden_units"], settings["latent_dim"], model.likelihood.num_outputs
         filters, stride = ((4, 8), 1) if settings["architecture"] == "conv_leaf" else ((32, 64), 2)
         frame = tuple(max(side) for side in zip(*sizes))
@@ -111,14 +105,13 @@ class PlainSPVAE:
         return self._nodes(self.graph.root, leaves, {})[:, 0]
 
     def _nodes(self, region, leaves, done):
-        """The log-values [batch, nodes] of a region's nodes, `done` being those of regions met before.
+        """The log-values [batch, nodes] of a region's nodes; `done` are those of regions met before.
 
         A region's products are those of each partition's children's nodes; its sums mix all of them (section 3.3).
         """
         if region not in done:
             partitions = self.graph.partitions_of(region)
-            children = [[self._nodes(child, leaves, done) for child in partition.children]
-                        for partition in partitions]
+            children = [[self._nodes(child, leaves, done) for child in split.children] for split in partitions]
             products = [functools.reduce(cross_product, nodes) for nodes in children]
             products = tf.concat(products, axis=-1) if partitions else leaves[region]
             mixed = region in self.sum_weights
@@ -128,8 +121,7 @@ class PlainSPVAE:
     @property
     def trainable_variables(self):
         """All weights: the experts' kernels and biases, then each region's unnormalised log-weights."""
-        networks = [weight.value
-                    for expert in self.experts for layer in expert.layers for weight in layer.weights]
+        networks = [weight.value for expert in self.experts for layer in expert.layers for weight in layer.weights]
         return networks + list(self.sum_weights.values())
 
     def counterparts(self, model):
@@ -161,9 +153,8 @@ class PlainSPVAE:
             variable.assign(stacked.numpy()[index])
 
 
-# --- the networks of section 4 ----------------------------------------------------------------------------------------
-# A VAE has `encode`, [batch, pixels] -> mean and precision [batch, latent_dim] of q(z | x), and `decode`, [rows,
-# latent_dim] -> outputs [rows, pixels] of p(x | z): two for the Gaussian, one for the Binomial.
+# The networks of section 4. A VAE has `encode`, [batch, pixels] -> mean and precision [batch, latent_dim] of q(z | x),
+# and `decode`, [rows, latent_dim] -> outputs [rows, pixels] of p(x | z): two for the Gaussian, one for the Binomial.
 
 def perceptron(widths):
     """Dense layers of the widths (inputs, hidden, …, outputs): softplus, linear at the end."""
@@ -173,10 +164,7 @@ def perceptron(widths):
 
 
 class DenseVAE:
-    """A VAE of perceptrons with two hidden layers: for the mean, the precision, and each output of p(x | z).
-
-    `size` is the (height, width) of the leaf region, or (1, pixels) of one that is no rectangle.
-    """
+    """A VAE of perceptrons with two hidden layers: for the mean, the precision, and each output of p(x | z)."""
 
     def __init__(self, size, hidden_units, latent_dim, num_outputs):
         pixels, hidden = math.prod(size), (hidden_units, hidden_units)
@@ -194,8 +182,8 @@ class DenseVAE:
 class ConvVAE:
     """A convolutional VAE: conv, conv, dense(H), {mean, precision}; dense, deconv, {a deconv per output}.
 
-    `size` is the (height, width) of the leaf region, `frame` that of the network's image, which has the leaf region at
-    its top left and black elsewhere. `filters` are those of the two convolutions, `stride` is that of both.
+    The leaf region has (height, width) `size`, the network's image `frame`: the leaf region is at its top left, the
+    rest black. `filters` and `stride` are those of the two convolutions.
     """
 
     def __init__(self, size, frame, filters, stride, hidden_units, latent_dim, num_outputs):

@@ -66,26 +66,18 @@ class Partition:
 
 
 class RegionGraph:
-    """A rooted acyclic graph of regions and partitions, validated when built.
+    """A rooted acyclic graph of regions and of partitions between them, each given once; validated when built.
 
     Equal sets of regions and partitions give equal graphs. A child is a strict subset of its parent, so there are no
-    cycles. The height of a region is the longest path down to a leaf region, which has height 0.
-
-    Args:
-      regions: all regions, each once.
-      partitions: all partitions, each once, between these regions.
-
-    Raises:
-      InputError: when a region or a partition is given twice, a partition uses an unknown region, there is not exactly
-        one root from which every region can be reached, or the root's scope is not 0..n-1.
+    cycles. The height of a region is the longest path down to a leaf region, which has height 0. The scope of the one
+    root, from which every region can be reached, is 0..n-1.
 
     Attributes:
       regions: children before parents: sorted by height, then by scope. Starts with `leaf_regions`.
       partitions: grouped by parent in the order of `regions`.
       leaf_regions: the regions without a partition, by scope (super-pixels: row-major).
       levels: internal regions of height 1, 2, ..., each a tuple sorted by scope; the root is the last.
-      root: the region that holds every pixel.
-      num_variables: the number of pixels, n.
+      root, num_variables: the region that holds every pixel; their number, n.
     """
 
     def __init__(self, regions, partitions):
@@ -94,7 +86,6 @@ class RegionGraph:
         _check_partitions(partitions, set(regions))
         self.root = _find_root(regions, partitions)
         self.num_variables = len(self.root.scope)
-
         partitions_of = {region: [] for region in regions}
         for partition in partitions:
             partitions_of[partition.region].append(partition)
@@ -102,7 +93,6 @@ class RegionGraph:
         self.regions = tuple(sorted(regions, key=lambda region: (heights[region], region.scope)))
         self.leaf_regions, *levels = (tuple(level) for _, level in groupby(self.regions, heights.get))
         self.levels = tuple(levels)
-
         self._index = {region: i for i, region in enumerate(self.regions)}
         self._partitions_of = {region: tuple(sorted(partitions_of[region], key=self._child_indices))
                                for region in self.regions}
@@ -115,10 +105,7 @@ class RegionGraph:
         return self._partitions_of[region]
 
     def to_json(self):
-        """The graph as JSON: regions as scopes, partitions as indices into the regions.
-
-        `{"regions": [[pixel, ...], ...], "partitions": [{"region": i, "children": [j, k, ...]}, ...]}`
-        """
+        """`{"regions": [[pixel, ...], ...], "partitions": [{"region": index, "children": [index, ...]}, ...]}`."""
         partitions = [{"region": self._index[p.region], "children": self._child_indices(p)} for p in self.partitions]
         return json.dumps({"regions": [region.scope for region in self.regions], "partitions": partitions})
 
@@ -135,7 +122,7 @@ class RegionGraph:
         return cls(regions, [_json_partition(partition, regions) for partition in partitions])
 
     def save(self, path):
-        """Writes the graph as JSON; the file appears whole or not at all."""
+        """Writes the graph as JSON."""
         files.write_text(path, self.to_json() + "\n")
 
     @classmethod
@@ -164,32 +151,19 @@ class RegionGraph:
                 f"{len(self.leaf_regions)} leaf regions, {len(self.partitions)} partitions)")
 
 
-# --- which graphs -----------------------------------------------------------------------------------------------------
-
 def poon_domingos(height, width, delta):
     """The region graph of all axis-aligned rectangles on a grid (section 3.3; Poon & Domingos, 2011).
 
-    The grid lines are the rows 0, delta, 2 delta, ..., height and the columns 0, delta, 2 delta, ..., width: where
-    delta does not divide the image, the last step is the smaller rest. Every rectangle between grid lines is a region,
-    and every grid line that cuts it gives one partition into two rectangles. The rectangles that no line cuts, the
-    super-pixels, are the leaf regions.
+    The image has height × width pixels. Grid lines are the rows 0, delta, 2 delta, ..., height and the columns 0,
+    delta, ..., width; the last step may be smaller. The largest delta, max(height, width), gives one region. Every
+    rectangle between grid lines is a region; every grid line that cuts it gives a partition into two rectangles. The
+    rectangles that no line cuts, the super-pixels, are the leaf regions.
 
     2 x 2 super-pixels a b / c d have 9 regions, 4 leaf regions and 6 partitions:
 
         leaf regions  a, b, c, d
         level 1       ab = a|b,  ac = a|c,  bd = b|d,  cd = c|d
         level 2       abcd = ab|cd = ac|bd   (the root)
-
-    Args:
-      height: rows of the image.
-      width: columns of the image.
-      delta: grid step in pixels, at most max(height, width), which gives a single region.
-
-    Returns:
-      RegionGraph over height * width pixels.
-
-    Raises:
-      InputError: when an argument is not an integer or out of range.
     """
     height, width = check_integer("height", height), check_integer("width", width)
     delta = check_integer("delta", delta, 1, max(height, width))
@@ -199,14 +173,13 @@ def poon_domingos(height, width, delta):
     partitions = []
     for (top, bottom, left, right), region in regions.items():
         cuts = [((top, row, left, right), (row, bottom, left, right)) for row in rows if top < row < bottom]
-        cuts += [((top, bottom, left, column), (top, bottom, column, right))
-                 for column in columns if left < column < right]
+        cuts += [((top, bottom, left, col), (top, bottom, col, right)) for col in columns if left < col < right]
         partitions += [Partition(region, (regions[first], regions[second])) for first, second in cuts]
     return RegionGraph(regions.values(), partitions)
 
 
 def single_region(num_variables):
-    """The region graph of the classical VAE: one region of so many pixels, root and leaf region, no partition."""
+    """The region graph of the classical VAE: one region of all pixels, root and leaf region, no partition."""
     return RegionGraph([Region(tuple(range(check_integer("num_variables", num_variables))))], [])
 
 
@@ -214,19 +187,7 @@ def random_binary_trees(num_variables, depth, num_repetitions, seed):
     """Random binary trees of regions that share the root (Peharz et al., 2018, RAT-SPNs).
 
     In every repetition the root is split into two random halves, whose sizes differ by at most one, and these are split
-    again, `depth` times in all. Regions and partitions drawn more than once are one.
-
-    Args:
-      num_variables: pixels, at least 2.
-      depth: splits on the way from the root to a leaf region; at least 1, 2**depth <= num_variables.
-      num_repetitions: trees.
-      seed: of the NumPy generator that draws the splits.
-
-    Returns:
-      RegionGraph.
-
-    Raises:
-      InputError: when an argument is not an integer or out of range.
+    again, `depth` times in all, with 2 <= 2**depth <= num_variables. Regions and partitions drawn twice are one.
     """
     num_variables = check_integer("num_variables", num_variables, 2)
     depth = check_integer("depth", depth, 1, num_variables.bit_length() - 1)
@@ -265,8 +226,6 @@ def _rectangle_scope(top, bottom, left, right, width):
     rows = (range(row * width + left, row * width + right) for row in range(top, bottom))
     return tuple(chain.from_iterable(rows))
 
-
-# --- what a region graph must be --------------------------------------------------------------------------------------
 
 def _heights(partitions_of):
     heights = {}
@@ -324,10 +283,10 @@ def _partition_fault(partition, pixels):
         return f"is not decomposable: its children {_some(owners)} share pixel {short(shared)}"
     missing = sorted(set(partition.region.scope) - set(pixels))
     if missing:
-        return f"is not complete: no child covers its pixel {short(missing[0])}"
+        return f"does not cover the region: no child has its pixel {short(missing[0])}"
     outside = min(set(pixels) - set(partition.region.scope))
     owner = next(child for child in partition.children if outside in child.scope)
-    return f"is not complete: its child {owner} has pixel {short(outside)}, which the region has not"
+    return f"goes beyond the region: its child {owner} has pixel {short(outside)}, which the region has not"
 
 
 def _json_fields(value, what, keys):
@@ -338,7 +297,7 @@ def _json_fields(value, what, keys):
 
 
 def _json_list(value, what, kind):
-    """The value, when it is a list of `kind`."""
+    """The value; raises InputError unless it is a list of `kind`."""
     if not isinstance(value, list) or not all(type(item) is kind for item in value):
         names = {list: "lists of pixels", dict: "objects", int: "region indices"}
         raise InputError(f"{what} in JSON must be a list of {names[kind]}; got {short(value)}")

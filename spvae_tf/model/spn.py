@@ -121,8 +121,7 @@ class SumProductNetwork(keras.layers.Layer):
         check_integer("num_components", num_components)
         self.graph = RegionGraph.from_json(graph) if isinstance(graph, str) else graph
         self.num_sums, self.num_components, self.seed = num_sums, num_components, seed
-        self.levels, self.num_weights, self.num_nodes, self._unit = compile_levels(
-            self.graph, num_sums, num_components)
+        self.levels, self.num_weights, self.num_nodes, self._unit = compile_levels(self.graph, num_sums, num_components)
         self._root = self.num_nodes - 1 if self.levels else 0  # without a level the only leaf is the root
         self._parents = parent_products(self.levels, self.num_nodes)
         self._weights_by_sum = weights_by_sum(self.levels)
@@ -228,11 +227,8 @@ class SumProductNetwork(keras.layers.Layer):
         """Passes the probability of being part of the induced tree from the root to the leaves.
 
         `choices` are the levels' probabilities that a sum in the tree takes product m. With their posterior this gives
-        every node's posterior probability; with one-hot choices it gives the induced tree they select.
-
-        Returns:
-          (reached [nodes, batch], P(node in tree); edges, for each level P(sum in tree and takes product m)), both
-          times `top` [batch].
+        every node's posterior probability; with one-hot choices it gives the induced tree they select. Returns
+        (reached [nodes, batch], P(node in tree); the levels' edges, P(sum in tree and takes product m)), times `top`.
         """
         reached, edges = [top[None]], []
         flows = tf.zeros_like(reached[0])  # through all products met so far; row 0 stands for no parent
@@ -270,8 +266,7 @@ class SumProductNetwork(keras.layers.Layer):
         """The induced tree T that maximises Π w_nc Π p_l(x_l): (0 or 1 of each node [nodes, batch], the tree's
         log-term of equation 5 [batch])."""
         values, weighted = self.upward(leaf_log_probs, reduce=functools.partial(tf.reduce_max, axis=1))
-        choices = [tf.one_hot(tf.argmax(terms, axis=1), terms.shape[1], axis=1, dtype=terms.dtype)
-                   for terms in weighted]
+        choices = [tf.one_hot(tf.argmax(w, axis=1), w.shape[1], axis=1, dtype=w.dtype) for w in weighted]
         return self.downward(choices, tf.ones_like(values[self._root]))[0], values[self._root]
 
     def sample_trees(self, choice_logits, uniforms, batch):

@@ -17,10 +17,10 @@ def on_gpu():
 
 
 def at_once_on_cpu(count, num_pixels):
-    """`count` images, or a half, a third, … of them if they are larger than 28×28, so that they need no more memory.
+    """`count` images, or a half, a third, … of them if they are larger than 28×28.
 
-    That keeps a convolution's scratch space (55 MB for 1,000 images of 28×28) below the 64 MiB above which the C
-    library has the system map and clear it afresh for each chunk.
+    So a convolution's scratch space (55 MB for 1,000 images of 28×28) stays below the 64 MiB above which the C library
+    has the system map and clear it afresh for each chunk.
     """
     return max(1, count // -(-num_pixels // PIXELS))
 
@@ -39,10 +39,7 @@ def compiled(jit=True):
     """Decorator of a method, or of a function whose first argument is a model: one tf.function for each object.
 
     The object keeps its tf.functions itself, so that they end with it. One for all objects would be traced again for
-    each, warn, and keep the objects alive.
-
-    Args:
-      jit: whether XLA compiles it.
+    each, warn, and keep the objects alive. `jit` says whether XLA compiles it.
     """
     def decorate(function):
         @functools.wraps(function)
@@ -51,6 +48,5 @@ def compiled(jit=True):
             if function not in kept:
                 kept[function] = tf.function(types.MethodType(function, owner), jit_compile=jit)
             return kept[function](*args, **kwargs)
-
         return tf.autograph.experimental.do_not_convert(call)
     return decorate

@@ -8,15 +8,9 @@ import tensorflow as tf
 
 
 def polynomial(function, low, high, degree):
-    """A smooth function as the polynomial through Chebyshev's points: exact to float32, cheaper than XLA's own.
+    """A smooth function of a float as one of a tensor with values in [low, high], of any floating dtype.
 
-    Args:
-      function: of a float.
-      low, high: ends of the interval.
-      degree: of the polynomial.
-
-    Returns:
-      Function of a tensor with values in the interval, of any floating dtype.
+    It is the polynomial through Chebyshev's points: exact to float32, cheaper than XLA's own functions.
     """
     series = np.polynomial.Chebyshev.interpolate(np.vectorize(function), degree, domain=[low, high])
     power = series.convert(kind=np.polynomial.Polynomial, domain=series.domain)  # in the interval mapped to (−1, 1)
@@ -51,8 +45,7 @@ def softplus(x):
 def in_one_row(function, x):
     """An elementwise function of x laid out as one row.
 
-    Along a short last axis, such as latent_dim, XLA would leave vector registers unfilled, or LLVM unroll a copy of the
-    function for each element of it.
+    Along a short last axis XLA would leave vector registers unfilled, or LLVM unroll the function for each element.
     """
     return tf.reshape(function(tf.reshape(x, [-1])), tf.shape(x))
 
@@ -66,10 +59,9 @@ def halves(x):
 
 @tf.custom_gradient
 def sum_last(x):
-    """Σ over the last axis, [..., n] -> [...], of a known shape.
+    """Σ over the last axis, [..., n] -> [...], of a known shape, as a product with ones.
 
-    As a product with ones: on a CPU XLA then computes what is summed while it sums. The gradient is written out, or it
-    would be a product too.
+    On a CPU XLA then computes what is summed while it sums. The gradient is written out, or it would be a product too.
     """
     rows = tf.reshape(x, [-1, x.shape[-1]])
     total = tf.reshape(tf.matmul(rows, tf.ones([x.shape[-1], 1], x.dtype)), x.shape[:-1])
@@ -79,12 +71,8 @@ def sum_last(x):
 def dense(rows, kernel, bias, fill_up=False):
     """rows · kernel + bias of every expert: [experts, rows, inputs] -> [experts, rows, units].
 
-    Args:
-      rows: [experts, rows, inputs]; features beyond the kernel's inputs are units that filled up, and do not count.
-      kernel: [experts, inputs, units].
-      bias: [experts, 1, units].
-      fill_up: whether to append units of weight zero up to a multiple of 8, for whole vector registers: 30 as 32 take
-        two thirds of the time.
+    `fill_up` appends units of weight zero up to a multiple of 8, for whole vector registers: 30 as 32 take two thirds
+    of the time. Features beyond the kernel's inputs are such units, and do not count.
     """
     surplus, missing = -kernel.shape[2] % 8 if fill_up else 0, rows.shape[-1] - kernel.shape[1]
     if missing or surplus:
@@ -94,39 +82,31 @@ def dense(rows, kernel, bias, fill_up=False):
 
 
 def repeat_along_last(x, times):
-    """x [a, b, n] side by side, [a, b, times · n].
-
-    As a product, or XLA would look each element up while it adds x to something, at a fifth of the speed.
-    """
+    """x [a, b, n] side by side, [a, b, times · n]."""
+    # as a product, or XLA would look each element up while it adds x to something, at a fifth of the speed
     x = tf.convert_to_tensor(x)
     return tf.matmul(x, tf.constant(np.tile(np.eye(x.shape[2]), times), x.dtype)[None])
 
 
 def gather_parts(x, columns):
-    """Columns of x [batch, n], of any dtype, in groups [groups, size]: [groups, batch, size].
-
-    Out of one row, or XLA would lay the parts out with the batch last and have all that follows cross it.
-    """
+    """Columns of x [batch, n], of any dtype, in groups [groups, size]: [groups, batch, size]."""
+    # out of one row, or XLA would lay the parts out with the batch last and have all that follows cross it
     places = x.shape[1] * tf.range(tf.shape(x)[0])[:, None] + columns[:, None]
     return tf.gather(tf.reshape(x, [-1]), places)
 
 
 def draw_index(weights, uniforms):
-    """Draws an index along axis 1 with probabilities proportional to weights [a, n, …], from uniforms on [0, 1) [a, …].
-
-    By the inverse of the distribution function: the first index at which the cumulative weight exceeds the uniform.
-    """
+    """Draws an index along axis 1, with P proportional to weights [a, n, …], from uniforms on [0, 1) [a, …]."""
+    # the first index at which the cumulative weight exceeds the uniform
     cumulative = tf.cumsum(weights, axis=1)
     threshold = tf.expand_dims(uniforms, 1) * cumulative[:, -1:]
     return tf.reduce_sum(tf.cast(cumulative <= threshold, tf.int32), axis=1)
 
 
 def ratios(values):
-    """What log-sum-exp and softmax over axis 1 have in common: with [a, n, …], −∞ allowed.
+    """(e^{v − max} [a, n, …], their sum [a, …], max [a, …]) over axis 1, of which log-sum-exp and softmax are made.
 
-    Returns:
-      (e^{v − max} [a, n, …], their sum [a, …], max [a, …]); the maximum of values that are all −∞ is the least finite
-      number.
+    Values may be −∞; the maximum of values that are all −∞ is the least finite number.
     """
     top = tf.reduce_max(values, axis=1, keepdims=True)
     top = tf.maximum(top, top.dtype.min)  # to ask what is finite takes XLA longer to compile
@@ -140,22 +120,16 @@ def quotients(terms, total):
 
 
 def softmax(values):
-    """e^{v_i} / Σ_j e^{v_j} over axis 1, [a, n, …]; 0 where all values are −∞.
-
-    Not as e^(v − log-sum-exp): a log-sum-exp of −45,000 nats is rounded to 0.004.
-    """
+    """e^{v_i} / Σ_j e^{v_j} over axis 1, [a, n, …]; 0 where all values are −∞."""
+    # not e^(v − log-sum-exp): a log-sum-exp of −45,000 nats is rounded to 0.004
     return quotients(*ratios(values)[:2])
 
 
 @tf.custom_gradient
 def log_sum_exp(values):
-    """log Σ_i e^{v_i} over axis 1, [a, n, …] -> [a, …]; −∞, with gradient 0, where all values are −∞.
-
-    Its gradient, the softmax, is written out: half the operations to compile.
-    """
+    """log Σ_i e^{v_i} over axis 1, [a, n, …] -> [a, …]; −∞, with gradient 0, where all values are −∞."""
     terms, total, top = ratios(values)
 
-    def gradient(upstream):
+    def gradient(upstream):  # the softmax, written out: half the operations to compile
         return tf.expand_dims(tf.math.divide_no_nan(upstream, total), 1) * terms
-
     return tf.math.log(total) + top, gradient

@@ -56,10 +56,7 @@ _quantile_ratio_polynomial = polynomial(_quantile_ratio, 2, 4.4, 14)
 
 
 def standard_normal(bits, dtype=tf.float32):
-    """Standard normal noise, Φ⁻¹ of the upper 23 of each 32 random bits.
-
-    No value exceeds 5.3, which a normal does once in ten million draws.
-    """
+    """Standard normal noise, Φ⁻¹ of the upper 23 of each 32 random bits, below 5.3 (a normal exceeds it in 1e-7)."""
     def quantile(row):
         upper = tf.cast(tf.bitwise.right_shift(row, tf.constant(9, tf.uint32)), tf.float32)
         u = (upper + 0.5) * 2.0**-22 - 1  # the middle of each of 2²³ equal parts of (−1, 1), and exactly so

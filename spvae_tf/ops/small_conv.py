@@ -13,12 +13,11 @@ and their neighbours, which takes 43 % of the multiplications:
        C C C C D D D          . . . . . . .        . . . d d d d
        C C C C D D D          . . . . . . .        . . . d d d d
 
-Images are [experts, channels, height, width, samples] here: with the samples last a window consists of long runs, so
-that cutting it out costs nothing. They travel as a tuple of tiles, or of one whole image. Elsewhere images are rows
-[experts, samples, features], features ordered (row, column, channel). A rectangle is a pair of slices.
-
-Layers apply the activation to their input. Where windows overlap it is computed once for each, which costs less than to
-copy it.
+Images are [experts, channels, height, width, samples] here: with samples last, a window is cut out at no cost. They are
+a tuple of tiles, or of one whole image. Elsewhere images are rows [experts, samples, features], features ordered (row,
+column, channel). A rectangle is a pair of slices. Kernels are [experts, inputs, units] of dense layers, [experts, 3, 3,
+channels in, channels out] of convolutions, out before in if transposed; biases are [experts, 1, units or channels].
+Layers apply the activation to their input, for each window anew, which costs less than to copy it.
 """
 
 import functools
@@ -74,17 +73,9 @@ def _sights(size):
 
 
 def matrix(kernel, size, seen, made, transposed=False, inputs_first=False):
-    """A kernel written out: multiplying a part of the input by this matrix gives a part of the output.
+    """A kernel written out: multiplying the rectangle `seen` of the input by it gives `made` of the output.
 
-    Args:
-      kernel: [experts, 3, 3, channels in, channels out]; of a transposed convolution out before in.
-      size: (height, width) of the image.
-      seen, made: rectangles of the input and of the output.
-      transposed: whether to transpose the convolution.
-      inputs_first: whether to return the transposed matrix.
-
-    Returns:
-      [experts, outputs, inputs], or [experts, inputs, outputs]; features ordered (channel, row, column).
+    It is [experts, outputs, inputs], or transposed (`inputs_first`), with features ordered (channel, row, column).
     """
     # the transpose of a convolution looks through its taps the other way round
     sights = _sights(size)[::-1, ::-1] if transposed else _sights(size)
@@ -112,15 +103,12 @@ def _product(matrices, transposed, columns):
             by_matrices, by_transposed = None, tf.matmul(columns, upstream, transpose_b=True)
             by_columns = tf.matmul(matrices, upstream, transpose_a=True)
         return by_matrices, by_transposed, by_columns
-
     return tf.matmul(matrices, columns), gradients
 
 
 def _columns(images):
     return tf.reshape(images, [images.shape[0], math.prod(images.shape[1:4]), -1])
 
-
-# --- into images ------------------------------------------------------------------------------------------------------
 
 def from_rows(rows, size):
     """Images, whole, from rows."""
@@ -131,7 +119,7 @@ def from_rows(rows, size):
 
 
 def dense_to_images(kernel, bias, rows, size):
-    """A dense layer of rows, kernel [experts, inputs, units], bias [experts, 1, units]: its units as images, whole."""
+    """A dense layer of rows: its units as images, whole."""
     experts, inputs, units = kernel.shape
     surplus, missing = 8 - inputs % 8, -(rows.shape[1] or 0) % SAMPLES
     kernel = tf.reshape(tf.concat([kernel, bias], 1), [experts, inputs + 1, *size, -1])
@@ -144,20 +132,8 @@ def dense_to_images(kernel, bias, rows, size):
     return (tf.reshape(images, [experts, -1, *size, columns.shape[2] or -1]),)
 
 
-# --- the convolution --------------------------------------------------------------------------------------------------
-
 def convolve(kernel, bias, images, transposed, activation):
-    """A convolution of images, whole: its tiles; of images of one channel, where little is to be gained, the whole.
-
-    Args:
-      kernel, transposed: as in `matrix`.
-      bias: [experts, 1, channels out].
-      images: (tensor,).
-      activation: elementwise function.
-
-    Returns:
-      A tuple of tensors.
-    """
+    """A convolution of images, whole: its tiles; of images of one channel, where little is to be gained, the whole."""
     (images,), results = images, []
     size = tuple(images.shape[2:4])
     for tile in tiles(size) if images.shape[1] > 1 else [whole(size)]:
@@ -168,8 +144,6 @@ def convolve(kernel, bias, images, transposed, activation):
         results.append(product + bias[:, 0, :, None, None, None])
     return tuple(results)
 
-
-# --- out of images ----------------------------------------------------------------------------------------------------
 
 def convolve_to_rows(kernel, bias, images, size, transposed, activation):
     """A convolution of images, in tiles, to one channel: rows [experts, samples, pixels]."""

@@ -288,8 +288,8 @@ def test_region_errors(scope, words):
 @pytest.mark.parametrize("parent, children, words", [
     (range(4), [(0, 1, 2), (2, 3)],
      ["Region((0, 1, 2, 3))", "not decomposable", "Region((0, 1, 2)) and Region((2, 3)) share pixel 2"]),
-    (range(4), [(0, 1), (3,)], ["Region((0, 1, 2, 3))", "not complete", "no child covers its pixel 2"]),
-    (range(2), [(0, 1), (2,)], ["Region((0, 1))", "not complete", "Region((2,)) has pixel 2"]),
+    (range(4), [(0, 1), (3,)], ["Region((0, 1, 2, 3))", "does not cover the region", "no child has its pixel 2"]),
+    (range(2), [(0, 1), (2,)], ["Region((0, 1))", "goes beyond the region", "Region((2,)) has pixel 2"]),
     (range(2), [(0,), (0, 1)], ["not decomposable"]),
     (range(2), [(0, 1), (0, 1)], ["not decomposable"]),  # a region as its own child would be a cycle
     (range(2), [(0, 1)], ["Region((0, 1))", "at least 2 children", "got 1"]),
