@@ -32,8 +32,7 @@ def iwae_bound(log_weights):
 class RunningBound:
     """Equation (2) over a stream of samples, in constant memory.
 
-    The state is the largest log-weight so far, log w*, with Σ w/w* and Σ (w/w*)², three tensors [experts, batch]: sums
-    of ratios lose no digits however many chunks there are.
+    The state is (log w*, Σ w/w*, Σ (w/w*)²), w* the largest weight so far, each [experts, batch]: no digits are lost.
     """
 
     @staticmethod

@@ -32,8 +32,7 @@ class Mixture(keras.Model):
     Args:
       graph: RegionGraph over the pixels, or its JSON text.
       image_shape: (height, width).
-      likelihood: "continuous" (Gaussian) or "discrete" (Binomial).
-      architecture: of the experts, "dense", "conv_leaf" or "conv_image".
+      likelihood, architecture: "continuous" or "discrete"; of the experts, "dense", "conv_leaf" or "conv_image".
       hidden_units: H, of each hidden layer of a dense expert, of the one dense layer of a convolutional encoder.
       latent_dim, num_sums, num_components: n_z; K_sum, sums per internal region; K_leaf, experts per leaf region.
       seed: of the initial weights.
