@@ -13,7 +13,7 @@ import math
 import keras
 import tensorflow as tf
 
-from spvae_tf.model.layers import StackedConv, StackedDense, StackedMLP
+from spvae_tf.model.layers import StackedConv, StackedDense, StackedMLP, convolve_to_rows
 from spvae_tf.ops.functions import halves, in_one_row, softplus
 
 ARCHITECTURES = ("dense", "conv_leaf", "conv_image")
@@ -90,7 +90,7 @@ class ConvDecoder(keras.layers.Layer):
     def call(self, z):
         features = self.dense(z, image_size=self.deconv.small_images)
         features = self.deconv(features, activation=softplus)
-        return tuple(head(features, activation=softplus)[:, :z.shape[1]] for head in self.heads)
+        return tuple(output[:, :z.shape[1]] for output in convolve_to_rows(self.heads, features, softplus))
 
 
 def build_experts(architecture, num_experts, size, hidden_units, latent_dim, num_outputs, rng):

@@ -70,12 +70,10 @@ class StackedConv(keras.layers.Layer):
         return self.input_size if is_small else None
 
     def call(self, features, activation=tf.identity):
-        """The convolution of activation(features); of small images several channels are small images, one is rows."""
+        """The convolution of activation(features): small images if it convolves such, else rows."""
         if not self.small_images:
             return self._by_expert(activation(features))
         kernel, bias = tf.convert_to_tensor(self.kernel), tf.convert_to_tensor(self.bias)
-        if self.channels[1] == 1:
-            return small_conv.convolve_to_rows(kernel, bias, features, self.input_size, self.transposed, activation)
         images = features if isinstance(features, tuple) else small_conv.from_rows(features, self.input_size)
         return small_conv.convolve(kernel, bias, images, self.transposed, activation)
 
@@ -97,6 +95,15 @@ class StackedConv(keras.layers.Layer):
             return tf.nn.conv2d(images, kernel, self.stride, "SAME")
         shape = [tf.shape(images)[0], *self.output_size, self.channels[1]]
         return tf.nn.conv2d_transpose(images, kernel, shape, self.stride, "SAME")
+
+
+def convolve_to_rows(convs, features, activation):
+    """Convolutions to one channel each, all transposed, of activation(features): for each rows of pixels."""
+    first = convs[0]
+    if not first.small_images:
+        return [conv(features, activation=activation) for conv in convs]
+    kernel, bias = tf.concat([conv.kernel for conv in convs], 3), tf.concat([conv.bias for conv in convs], 2)
+    return small_conv.convolve_to_rows(kernel, bias, features, first.input_size, True, activation)
 
 
 class StackedMLP(keras.layers.Layer):

@@ -146,8 +146,8 @@ def convolve(kernel, bias, images, transposed, activation):
 
 
 def convolve_to_rows(kernel, bias, images, size, transposed, activation):
-    """A convolution of images, in tiles, to one channel: rows [experts, samples, pixels]."""
-    output = bias
+    """A convolution of images, in tiles: for each channel out rows [experts, samples, pixels]."""
+    outputs = tf.split(bias, bias.shape[2], 2)
     for side, abreast in itertools.groupby(zip(tiles(size), images), lambda pair: pair[0][0]):
         # whole rows of the output, which lie side by side, and no others than these tiles reach
         reached = window((side, slice(0, size[1])), size)
@@ -156,8 +156,9 @@ def convolve_to_rows(kernel, bias, images, size, transposed, activation):
             matrices = matrix(kernel, size, tile, reached, transposed, inputs_first=True)
             total += tf.matmul(_columns(activation(features)), matrices, transpose_a=True)
         margins = [size[1] * reached[0].start, size[1] * (size[0] - reached[0].stop)]
-        output += tf.pad(total, [[0, 0], [0, 0], margins])
-    return output
+        parts = tf.split(total, len(outputs), 2)
+        outputs = [output + tf.pad(part, [[0, 0], [0, 0], margins]) for output, part in zip(outputs, parts)]
+    return outputs
 
 
 def dense_of_images(kernel, bias, images, size, activation):
