@@ -24,8 +24,8 @@ from spvae_tf.training.data import load_dataset
 from spvae_tf.training.run import make_model
 from spvae_tf.training.trainer import Compiled, Trainer
 
-TIMED = ("step", "validation", "evaluation", "inpainting", "plain")
-KINDS = (*TIMED, "compile", "alone")
+TIMED = ("step", "validation", "evaluation", "inpainting", "plain")  # plain: a step of model/reference.py
+KINDS = (*TIMED, "compile", "alone")  # alone: start and peak memory of a process of its own
 COMPILATIONS = 3  # of "step" and "plain", with "compile"; without it, one
 VALIDATED = 10_000  # images of a validation
 EVALUATED = 100  # images of an evaluation
@@ -132,11 +132,7 @@ def _alone(name, likelihood, started):
 
 
 def run(models, likelihoods, repeats, kinds):
-    """Times "step" and some of KINDS; returns a report, a dict that JSON can hold; raises InputError for other kinds.
-
-    "plain" is a step of the plain implementation, "compile" compiles steps COMPILATIONS times, and "alone" measures
-    start and peak memory of a process of its own.
-    """
+    """Times "step" and some of KINDS; returns a report that JSON can hold; raises InputError for other kinds."""
     for kind in kinds:
         check_choice("kind", kind, KINDS)
     report = dict(provenance.here(), batches_per_call=batches_per_call(), repeats=repeats, cells=[])

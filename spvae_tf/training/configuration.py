@@ -45,16 +45,13 @@ MAY_CHANGE = ("name", "preset", "data_dir", "max_batches", "test_samples", "num_
 
 
 def make_config(model="SPVAE", dataset="mnist", likelihood="continuous", cell_of=None):
-    """The configuration of one cell of Table 1, with the sizes of Table 2, as a ConfigDict.
+    """The ConfigDict of one cell of Table 1, with Table 2's sizes; raises InputError for names that do not exist.
 
     Args:
       model: one of MODELS, in any capitals.
       dataset: one of data.DATASETS or the path of an .npz.
       likelihood: one of LIKELIHOODS. One without published sizes has those of the continuous.
-      cell_of: of an .npz, the data set of published.DATASETS whose sizes and rounding it takes; None is MNIST's.
-
-    Raises:
-      InputError: for a name that does not exist, or cell_of beside a data set that has cells of its own.
+      cell_of: of an .npz alone, the data set of published.DATASETS whose sizes and rounding it takes; None is MNIST's.
     """
     model = canonical_name(model)
     get_likelihood(likelihood)

@@ -36,13 +36,8 @@ class Evaluation:
 def evaluate(model, images, num_samples, seed=0, refinements=0, folder=None):
     """The k-sample bound of images [n, pixels] (Table 1 with k = 5,000 on the test set); returns an Evaluation.
 
-    Args:
-      refinements: steps that fit q(z | x) to each image first; Table 1 has none.
-      folder: where the values of images that are done are kept, so that a test that was stopped goes on with the same
-        noise; None keeps none.
-
-    Raises:
-      NonFiniteError: when the bound of an image is NaN or infinite.
+    `refinements` are steps that fit q(z | x) to each image first; Table 1 has none. A `folder` keeps the values of
+    images that are done, so that a test that was stopped goes on with the same noise. Raises NonFiniteError.
     """
     path = folder and Path(folder) / f"values-k{num_samples}-seed{seed}-refinements{refinements}.npz"
     what = path and dict(k=num_samples, seed=seed, model=_digest([v.numpy() for v in model.trainable_variables]),

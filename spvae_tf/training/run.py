@@ -94,10 +94,9 @@ class Run:
         return {key: value for key, value in _read_config(self.workdir).items() if key not in self.config}
 
     def train(self, on_validation=None):
-        """Trains the model, from its checkpoint if it was stopped; returns the finished Trainer.
+        """Trains the model, from its checkpoint if there is one; `on_validation` gets each row of the log.
 
-        `on_validation` is called with each row of the log. Raises InputError when the folder belongs to another run or
-        another process is at work in it, and NonFiniteError at a NaN or infinity.
+        Returns the Trainer. Raises InputError when the folder is another run's or process's, or else NonFiniteError.
         """
         with self._trainer() as trainer:
             trainer.run(on_validation)

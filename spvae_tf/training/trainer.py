@@ -152,10 +152,7 @@ class Trainer:
         return self.compiled.sum_of_bounds(x, log_base, bits)
 
     def run(self, on_validation=None):
-        """Trains until early stopping or `max_batches`, then takes the best weights; returns the log.
-
-        Raises NonFiniteError at a NaN or infinity; the checkpoint is then that of the last good validation.
-        """
+        """Trains until early stopping or `max_batches`, then takes the best weights; returns the log."""
         self.resume()
         last_save = time.monotonic()
         # disable=None: quiet where standard error is no terminal
@@ -236,7 +233,7 @@ class Trainer:
                              f"which are every {period}; it cannot go on: choose another folder or delete that one")
 
     def _fail(self, before, reason):
-        """Saves the arrays of the last good validation, and raises."""
+        """Saves the arrays of the last good validation, and raises NonFiniteError."""
         self._restore(**before)
         self.save()
         raise NonFiniteError(f"{reason}; the last good checkpoint is {self.path}")
