@@ -16,7 +16,7 @@ from spvae_tf.training import configuration, records
 def drawn(monkeypatch):
     """Figures that were saved."""
     saved = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: saved.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path, legend=False: saved.append(figure))
     return saved
 
 
