@@ -231,7 +231,8 @@ def _write_results(run, folder, trainer, elbos, test):
         files.write_npz(folder / "weights" / f"{name}.npz", **weights)
     files.write_table(folder / "curves" / f"{name}.csv", trainer.history, LOG_FIELDS)
     cell = published.cell(config.model, config.dataset, config.likelihood)
-    known = config.to_dict() | run.began() | elbos | dict(
+    untested = dict.fromkeys(records.TEST_FIELDS)  # num_test_images is a setting, too
+    known = config.to_dict() | untested | run.began() | elbos | dict(
         dataset=dataset_name(config.dataset), params=trainer.model.count_params(), batches=trainer.step,
         best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
         paper_test_ll=cell.test_ll if cell else None)
