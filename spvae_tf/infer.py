@@ -1,8 +1,7 @@
 """A model's answers about images in files, as files: arrays (.npz), tables (.csv) and grids of pictures (.png).
 
-Every answer is a function of a model, a folder `out`, images `x` [n, pixels] with their `names`, k = `num_samples` and
-an integer `seed`. It writes into `out` and returns the files. A folder that cannot be written raises InputError, and so
-does a file that is missing, damaged or does not fit the model.
+An answer is a function of a model, a folder `out`, images `x` [n, pixels] with their `names`, k = `num_samples` and an
+integer `seed`. It returns the files that it wrote. Files that cannot be read or written raise InputError.
 """
 
 import math
@@ -130,9 +129,9 @@ def embed(model, out, x, names, num_samples, seed=0):
 def posterior(model, out, x, names, num_samples, seed=0):
     """The SPN's latent states: posterior.csv, posterior.npz and posterior.png.
 
-    The table has the columns image and leaf_r_c, P(leaf VAE | x) of leaf region r and component c. The .npz has leaves,
-    partitions, children_0, sums_0, children_1, … of `latent.Posterior`, and of the most probable tree tree_log_prob,
-    tree_leaves and tree_reconstruction; the picture shows images above the latter.
+    The table has the columns image and leaf_r_c, P(leaf VAE | x) of leaf region r and component c. The .npz has the
+    parts of `latent.Posterior`, sums_0 and children_0 those of the lowest level, and of the most probable tree
+    tree_log_prob, tree_leaves and tree_reconstruction; the picture shows images above the latter.
     """
     states = model.posterior(x, num_samples, seed=seed)
     tree = model.most_probable_tree(x, num_samples, seed=seed)
