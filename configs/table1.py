@@ -4,7 +4,7 @@ The data set may be the path of an .npz. Any setting can be changed besides, as 
 
   settings and their defaults    spvae_tf/training/configuration.py, SETTINGS
   the two protocols              there, PAPER and RELEASED: learning rates, patience, stream of batches
-  H and n_z of every cell        spvae_tf/published.py, CELLS: Table 2
+  H and n_z of every cell        spvae_tf/paper_data/tables_1_and_2.csv: Table 2
 """
 
 from spvae_tf.errors import InputError

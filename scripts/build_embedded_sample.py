@@ -18,7 +18,6 @@ from spvae_tf.training import data
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; downloads when not given.")
 _OUT_DIR = flags.DEFINE_string("out_dir", str(data.EMBEDDED_DIR), "Where <data set>_sample.npz are written.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the division into training and validation set.", lower_bound=0)
 
 COUNTS = {
     "mnist": {"train": 6_000, "validation": 1_000, "test": 1_000},
@@ -26,18 +25,9 @@ COUNTS = {
 }
 
 
-def sample(name, data_dir, seed):
-    """Returns the arrays of a sample's .npz: x_<split> uint8 [n, height, width], y_<split> uint8 [n].
-
-    Args:
-        name: "mnist" or "cifar10".
-        data_dir: as in `spvae_tf.training.data.load_dataset`.
-        seed: as in `spvae_tf.training.data.load_splits`.
-
-    Raises:
-        InputError: the data set cannot be loaded.
-    """
-    splits = data.load_splits(name, data_dir=data_dir, seed=seed)
+def sample(name, data_dir):
+    """The arrays of a sample's .npz, of "mnist" or "cifar10": x_<split> uint8 [n, height, width], y_<split> uint8 [n]."""
+    splits = data.load_splits(name, data_dir=data_dir)
     arrays = {}
     for split, count in COUNTS[name].items():
         images, labels = splits[split]
@@ -49,7 +39,7 @@ def sample(name, data_dir, seed):
 def main():
     for name in COUNTS:
         path = pathlib.Path(_OUT_DIR.value) / f"{name}_sample.npz"
-        files.write_npz(path, **sample(name, _DATA_DIR.value, _SEED.value))
+        files.write_npz(path, **sample(name, _DATA_DIR.value))
         print(f"{path}: {path.stat().st_size:,} bytes")
 
 
