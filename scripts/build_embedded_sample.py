@@ -26,7 +26,7 @@ COUNTS = {
 
 
 def sample(name, data_dir):
-    """The arrays of a sample's .npz, of "mnist" or "cifar10": x_<split> uint8 [n, height, width], y_<split> uint8 [n]."""
+    """The arrays of the .npz of "mnist" or "cifar10": x_<split> uint8 [n, height, width], y_<split> uint8 [n]."""
     splits = data.load_splits(name, data_dir=data_dir)
     arrays = {}
     for split, count in COUNTS[name].items():
