@@ -93,7 +93,8 @@ def start(tmp_path):
 
     def start(line_with, *flags):
         process = subprocess.Popen([sys.executable, str(tmp_path / "driver.py"), *FLAGS, *flags],
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # if ignored here
         while line_with not in (line := process.stdout.readline()):
             assert line, process.communicate()
         return process, workers_of(process.pid)

@@ -98,7 +98,8 @@ def test_evaluation_killed_and_started_again_loses_no_image(tmp_path):
 def test_ctrl_c_is_one_line(images, tmp_path):
     flags = [CELL.format(images, "vae"), *TINY, "--config.max_batches=1000000", "--config.patience=1000000"]
     process = subprocess.Popen([sys.executable, "scripts/train.py", *flags, f"--workdir={tmp_path}"], cwd=ROOT,
-                               text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                               text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # ignored in background
     deadline = time.monotonic() + 300
     while not (tmp_path / "config.json").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
