@@ -195,7 +195,7 @@ def write_points(folder, fraction, validation):
                      hidden_units=config.hidden_units, latent_dim=config.latent_dim, params=1, num_train=9, batches=1,
                      val_ll_k5=validation(config), test_ll_k5=-float(config.hidden_units))
         record = dict.fromkeys(records.FIELDS, 1) | dict.fromkeys(files.TEXT_COLUMNS, "") | dict.fromkeys(
-            records.OPTIONAL_FIELDS) | found | {"config": config.to_dict()}
+            (*records.TEST_FIELDS, "paper_test_ll")) | found | {"config": config.to_dict()}
         records.write_record(folder / "paper", config.name, record)
     return configs
 

@@ -277,7 +277,7 @@ def test_benchmark_of_some_kinds(tmp_path):
     assert set(cell) == {"model", "likelihood", "validation_images", "step", "validation", "compile"}
     assert cell["validation_images"] == 10_000  # as many as are said to be, not the 1,000 of the sample
     header, row = out[out.index("step ms") - 24:].splitlines()[:2]
-    assert len(row) == len(header) and row.count("–") == 5, out  # one stands between min and max
+    assert len(row) == len(header) and row.count("–") == 6, out  # two stand between least and most
     _, err = run("benchmark.py", "--kinds=speed", expect=2)
     assert err == ("error: kind is 'speed'; it must be one of step, validation, evaluation, inpainting, plain, "
                    "compile, alone\n")
