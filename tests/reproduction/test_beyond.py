@@ -1,9 +1,7 @@
 """The linear probe against the normal equations, bounds against the model's own queries, rows of the CSV."""
 
-import subprocess
-import sys
-from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 
@@ -12,8 +10,6 @@ from spvae_tf.errors import InputError
 from spvae_tf.reproduction import beyond, report
 from spvae_tf.training import configuration, data
 from spvae_tf.training.run import Run
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "usefulness.py"
 
 
 def blobs(seed, count, shuffled=False):
@@ -146,9 +142,8 @@ def test_images_without_labels_are_an_error_where_labels_are_needed(workdir):
 
 def test_command_line(workdir, tmp_path):
     def run(*flags):
-        return subprocess.run(
-            [sys.executable, SCRIPT, f"--out={tmp_path / 'useful.csv'}", "--num_samples=4", "--num_images=10",
-             "--refinements=2", *flags], capture_output=True, text=True)
+        return command_line.run("usefulness.py", f"--out={tmp_path / 'useful.csv'}", "--num_samples=4",
+                                "--num_images=10", "--refinements=2", *flags)
 
     done = run("--bounds_only", f"--workdirs={workdir / 'mine'},{workdir / 'unlabelled'}")
     assert done.returncode == 0, done.stderr

@@ -1,10 +1,8 @@
 """When a cell agrees, which runs count, numbers of another checkpoint, and the command line with its exit statuses."""
 
 import csv
-import subprocess
-import sys
-from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 from rows import make_row
@@ -13,8 +11,6 @@ from spvae_tf import files, published
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import compare
 from spvae_tf.training import records
-
-ROOT = Path(__file__).parents[2]
 
 
 def cells_of(*rows):
@@ -157,8 +153,7 @@ def write_table1(folder, *rows):
 
 
 def run(*flags):
-    return subprocess.run([sys.executable, "scripts/compare_to_paper.py", *map(str, flags)], cwd=ROOT, text=True,
-                          capture_output=True, timeout=300)
+    return command_line.run("compare_to_paper.py", *flags)
 
 
 def test_check_from_the_command_line(tmp_path):

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,7 +24,6 @@ from spvae_tf.reproduction import plots as figures
 from spvae_tf.training import configuration, records, run, streams
 from spvae_tf.training.trainer import Trainer
 
-ROOT = Path(__file__).parents[2]
 TINY = dict(hidden_units=4, latent_dim=2, max_batches=2, test_samples=7, num_test_images=20)
 
 
@@ -341,12 +341,8 @@ def test_a_collapsed_model_does_not_flatten_another_data_set(drawn):
 
 # --- the command line -------------------------------------------------------------------------------------------------
 
-def command(*flags):
-    return [sys.executable, "scripts/low_data_sweep.py", "--preset=mini", *map(str, flags)]
-
-
 def run_script(*flags, expect=0):
-    done = subprocess.run(command(*flags), cwd=ROOT, text=True, capture_output=True, timeout=900)
+    done = command_line.run("low_data_sweep.py", "--preset=mini", *flags)
     assert done.returncode == expect, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout, done.stderr
 
@@ -359,7 +355,8 @@ def csv_rows(folder):
 def test_killed_and_started_again_each_run_has_one_row(images, tmp_path):
     flags = ["--models=VAE", f"--datasets={images}", "--likelihoods=discrete", "--max_batches=2",
              "--fractions=0.025,1", "--num_samples=7", f"--results_dir={tmp_path}"]
-    process = subprocess.Popen(command(*flags), cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "scripts/low_data_sweep.py", "--preset=mini", *flags],
+                               cwd=command_line.ROOT, stdout=subprocess.DEVNULL)
     table, deadline = tmp_path / "paper" / "low_data_sweep.csv", time.monotonic() + 300
     while (not table.exists() or not csv_rows(tmp_path)) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -401,15 +398,12 @@ def test_miniatures_of_figures_2_and_3_take_less_than_ten_minutes_of_one_core(tm
         return usage.ru_utime + usage.ru_stime
 
     before = spent()
-    run_script(f"--results_dir={tmp_path}")
-    done = subprocess.run([sys.executable, "scripts/latent_space.py", "--preset=mini", f"--results_dir={tmp_path}"],
-                          cwd=ROOT, text=True, capture_output=True, timeout=900)
-    assert done.returncode == 0, done.stderr
+    for script in ("low_data_sweep", "latent_space"):
+        subprocess.run([sys.executable, f"scripts/{script}.py", "--preset=mini", f"--results_dir={tmp_path}"],
+                       cwd=command_line.ROOT, check=True)
     assert spent() - before < 600
     workdir = next((tmp_path / "paper" / "runs").glob("*-z2-*"))
-    done = subprocess.run(
-        [sys.executable, "scripts/latent_space.py", f"--workdir={workdir}", f"--results_dir={tmp_path / 'again'}"],
-        cwd=ROOT, text=True, capture_output=True, timeout=300)
+    done = command_line.run("latent_space.py", f"--workdir={workdir}", f"--results_dir={tmp_path / 'again'}")
     assert done.returncode == 0, done.stderr
     latent = "latent_space_spvae_mnist_sample_continuous_paper_z2_seed0"
     tables_of_both = [(tmp_path / folder / "paper" / f"{latent}.csv").read_bytes() for folder in (".", "again")]

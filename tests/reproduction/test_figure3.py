@@ -1,11 +1,9 @@
 """Figure 3: the grid of quantiles, every leaf VAE's pictures, the preferences of classes, the command line."""
 
 import csv
-import subprocess
-import sys
 import types
-from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,7 +15,6 @@ from spvae_tf.reproduction.pictures import boxes_of
 from spvae_tf.training import data
 from spvae_tf.training.run import Run
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("eagerly")
 
 
@@ -97,8 +94,7 @@ def test_command_line_trains_and_draws(tmp_path):
     np.savez(tmp_path / "mine.npz", **arrays, y_test=np.arange(120) % 3)
 
     def run(*flags, expect=0):
-        done = subprocess.run([sys.executable, "scripts/latent_space.py", *map(str, flags)], cwd=ROOT, text=True,
-                              capture_output=True, timeout=300)
+        done = command_line.run("latent_space.py", *flags)
         assert done.returncode == expect, done.stderr
         return done
 

@@ -1,10 +1,8 @@
 """Pictures of a model: what is drawn where, how wide a cut is, and the command line."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 
@@ -13,7 +11,6 @@ from spvae_tf.errors import InputError
 from spvae_tf.model.region_graph import Partition, Region, RegionGraph, poon_domingos, random_binary_trees
 from spvae_tf.reproduction import pictures
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.usefixtures("eagerly")
 
 
@@ -154,8 +151,7 @@ def test_figure_3_of_a_single_super_pixel_row_or_column(drawn, boxes):
 # --- the command line -------------------------------------------------------------------------------------------------
 
 def run(*flags, expect=0):
-    done = subprocess.run([sys.executable, "scripts/pictures.py", *map(str, flags)], cwd=ROOT, text=True,
-                          capture_output=True, timeout=300)
+    done = command_line.run("pictures.py", *flags)
     assert done.returncode == expect, done.stderr
     return done
 

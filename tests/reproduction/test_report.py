@@ -1,20 +1,16 @@
 """The generated parts of RESULTS.md and README.md: as committed, and cases that no committed result has."""
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
+import command_line
 import pytest
+from command_line import ROOT
 from rows import make_row
 
 from spvae_tf import files, published
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import beyond, compare, figure2, report
 from spvae_tf.training import records
-
-ROOT = Path(__file__).parents[2]
-
 
 # --- the pages --------------------------------------------------------------------------------------------------------
 
@@ -29,8 +25,7 @@ def test_pages_are_up_to_date(name, blocks_of):
 def test_command_line_fills_both_pages_or_neither(tmp_path):
     def make_results():
         flags = [f"--{name}={tmp_path / path}" for name, path in pages.items()]
-        return subprocess.run([sys.executable, "scripts/make_results.py", *flags, f"--figures={tmp_path}"],
-                              cwd=ROOT, text=True, capture_output=True, timeout=120)
+        return command_line.run("make_results.py", *flags, f"--figures={tmp_path}")
 
     pages, sound = dict(page="RESULTS.md", readme="README.md"), {}
     for path in pages.values():

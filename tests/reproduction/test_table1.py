@@ -12,6 +12,8 @@ from spvae_tf.spvae import MODELS
 from spvae_tf.training import configuration, records, run
 from spvae_tf.training.trainer import NonFiniteError, Trainer
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 
 def test_own_images_take_the_sizes_and_the_rounding_of_a_cell():
     for preset, sizes in (("tuned", (32, 50)), ("checkpoint", (100, 50))):

@@ -1,12 +1,10 @@
 """scripts/infer.py and what it calls: images in files in, answers in files out, and one line for what goes wrong."""
 
 import csv
-import subprocess
-import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,7 +15,6 @@ from spvae_tf.errors import InputError
 from spvae_tf.training import configuration, data
 from spvae_tf.training.run import Run
 
-ROOT = Path(__file__).parents[2]
 SHAPE = (4, 8)
 
 
@@ -46,8 +43,7 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *arguments, workdir="run"):
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "infer.py", f"--workdir={folder / workdir}", *arguments],
-                          capture_output=True, text=True, timeout=300)
+    done = command_line.run("infer.py", f"--workdir={folder / workdir}", *arguments)
     return done.returncode, done.stdout, done.stderr
 
 
