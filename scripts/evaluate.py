@@ -2,6 +2,7 @@
 
 Examples:
   python scripts/evaluate.py --workdir=/tmp/spvae --num_samples=5000 --num_images=100
+  python scripts/evaluate.py --weights=spvae-mnist-discrete --num_samples=100 --num_images=1000
   python scripts/evaluate.py --workdir=/tmp/spvae --num_samples=1000 --num_images=100 --refinements=400
     with q(z | x) fitted to each image first: a tighter bound on the same log p(x).
 
@@ -14,9 +15,10 @@ from absl import flags
 
 from spvae_tf.errors import InputError
 from spvae_tf.training.evaluation import evaluate
-from spvae_tf.training.run import Run
+from spvae_tf.training.pretrained import open_trained
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "Or the name of trained weights, see weights/README.md.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 5000, "k of the bound.", lower_bound=1)
 _NUM_IMAGES = flags.DEFINE_integer("num_images", None, "How many test images; all when not given.", lower_bound=1)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; the run's own when not given.")
@@ -25,7 +27,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0)
 
 
 def main():
-    run = Run.open(_WORKDIR.value, _DATA_DIR.value)
+    run = open_trained(_WORKDIR.value, _WEIGHTS.value, _DATA_DIR.value)
     model, test = run.model, run.dataset.test
     if _NUM_IMAGES.value and _NUM_IMAGES.value > len(test):
         raise InputError(f"--num_images is {_NUM_IMAGES.value}; the test set has {len(test)}")

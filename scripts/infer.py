@@ -14,11 +14,13 @@ from absl import flags
 
 from spvae_tf import infer
 from spvae_tf.errors import InputError
-from spvae_tf.training.run import Run
+from spvae_tf.training import data
+from spvae_tf.training.pretrained import open_trained
 
 COMMANDS = ("sample", "inpaint", "score", "embed", "posterior")
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "Or the name of trained weights, see weights/README.md.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the answers.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "Folder of .png files or .npz; the run's test set when not given.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", None, "How many: new images, or of the test set (64 when not given), "
@@ -35,7 +37,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the samples, and of the noise added 
 def main(command):
     if not _OUT.value:
         raise InputError("--out is empty; it must name a folder")
-    run = Run.open(_WORKDIR.value, _DATA_DIR.value)
+    run = open_trained(_WORKDIR.value, _WEIGHTS.value, _DATA_DIR.value)
     model = run.model
     if command == "sample":
         files = infer.sample(model, _OUT.value, _NUM_IMAGES.value or 64, _PIXELS.value == "mean", _SEED.value)
@@ -50,8 +52,10 @@ def main(command):
 
 def images(run, mask):
     """The images asked about, their names, and which pixels are observed."""
-    if not _IMAGES.value:
-        test = run.dataset.test
+    if not _IMAGES.value or _IMAGES.value in data.DATASETS:
+        dataset = run.dataset if not _IMAGES.value else data.load_dataset(
+            _IMAGES.value, run.config.likelihood, data_dir=_DATA_DIR.value, seed=_SEED.value)
+        test = dataset.test
         check_number(len(test), "the test set has")
         test = test[:_NUM_IMAGES.value or 64]
         observed = infer.read_mask(mask, len(test), run.model.image_shape)

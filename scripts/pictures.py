@@ -18,7 +18,7 @@ from absl import flags
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import pictures, plots
 from spvae_tf.training import configuration
-from spvae_tf.training.run import Run
+from spvae_tf.training.pretrained import open_trained
 
 OF_A_RUN = {"samples": pictures.samples, "reconstructions": pictures.reconstructions,
             "sum_weights": pictures.sum_weights}
@@ -26,6 +26,7 @@ NAMES = ("region_graph", "learning_curves", *OF_A_RUN)
 
 _PICTURES = flags.DEFINE_list("pictures", None, f"Any of {', '.join(NAMES)}.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, f"Folder of a trained run, for {', '.join(OF_A_RUN)}.")
+_WEIGHTS = flags.DEFINE_string("weights", None, "Or the name of trained weights, see weights/README.md.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TensorFlow Datasets; the run's own when not given.")
 _RESULTS_DIR = flags.DEFINE_string("results_dir", "results/released",
                                    "For learning_curves: folder with records/ and curves/ of one protocol.")
@@ -37,9 +38,7 @@ def main():
         raise InputError(f"--pictures has {min(unknown)!r}; allowed are {', '.join(NAMES)}")
     of_a_run = [name for name in _PICTURES.value if name in OF_A_RUN]
     if of_a_run:
-        if not _WORKDIR.value:
-            raise InputError(f"--pictures={of_a_run[0]} is of a trained run; --workdir must name its folder")
-        run = Run.open(_WORKDIR.value, _DATA_DIR.value)
+        run = open_trained(_WORKDIR.value, _WEIGHTS.value, _DATA_DIR.value)
         model, images = run.model, run.dataset.test
     folder = Path(_OUT_DIR.value)
     for name in _PICTURES.value:

@@ -47,10 +47,10 @@ def load_data(config):
 
 
 class Run:
-    """One run: its configuration, resolved, its folder, its model, and its data, which may be loaded already."""
+    """One run: its configuration, resolved, its folder, None for weights alone, its model, and its data."""
 
     def __init__(self, config, workdir, dataset=None):
-        self.config, self.workdir, self._trained_on = configuration.resolve(config), Path(workdir), None
+        self.config, self.workdir, self._trained_on = configuration.resolve(config), workdir and Path(workdir), None
         if dataset is not None:
             self.dataset = dataset
 
