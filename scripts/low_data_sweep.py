@@ -17,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from spvae_tf.model.likelihoods import LIKELIHOODS
+from spvae_tf import published
 from spvae_tf.reproduction import figure2, plots, table1
 from spvae_tf.training import configuration
 
@@ -31,7 +31,7 @@ _PROTOCOL = flags.DEFINE_enum("protocol", "paper", list(configuration.PROTOCOLS)
                               "paper: as the text says. released: as the authors' code does.")
 _MODELS = flags.DEFINE_list("models", ["SPVAE", "VAE"], "Models.")
 _DATASETS = flags.DEFINE_list("datasets", None, "Data sets; mnist (mini: mnist_sample) by default.")
-_LIKELIHOODS = flags.DEFINE_list("likelihoods", list(LIKELIHOODS), "Likelihoods.")
+_LIKELIHOODS = flags.DEFINE_list("likelihoods", list(published.LIKELIHOODS), "Likelihoods.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' folder; without it downloaded on first use.")
 _RESULTS_DIR = flags.DEFINE_string("results_dir", None, "Results; results/ by default, results/mini/ for mini.")

@@ -20,7 +20,6 @@ import cli  # isort: skip (first: it quiets TensorFlow)
 from absl import flags
 
 from spvae_tf import published
-from spvae_tf.model.likelihoods import LIKELIHOODS
 from spvae_tf.reproduction import cross_validation, table1
 from spvae_tf.spvae import MODELS
 from spvae_tf.training import configuration
@@ -32,7 +31,7 @@ _MODELS = flags.DEFINE_list("models", list(MODELS), "Models.")
 _DATASETS = flags.DEFINE_list("datasets", None, "Data sets; mnist and cifar10 (mini: their samples) by default.")
 _CELL_OF = flags.DEFINE_enum("cell_of", None, list(published.DATASETS), "For an .npz of your own: the data set whose "
                              "sizes and rounding it takes; MNIST's when not given.")
-_LIKELIHOODS = flags.DEFINE_list("likelihoods", list(LIKELIHOODS), "Likelihoods.")
+_LIKELIHOODS = flags.DEFINE_list("likelihoods", list(published.LIKELIHOODS), "Likelihoods.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TensorFlow Datasets' folder; without it downloaded on first use.")
 _RESULTS_DIR = flags.DEFINE_string("results_dir", None, "Results; results/ by default, results/mini/ for mini.")

@@ -35,6 +35,7 @@ def _read_cells():
 
 SIDES = {"mnist": 28, "svhn_cropped": 32, "cifar10": 32}  # of the images, in pixels
 DATASETS = tuple(SIDES)
+LIKELIHOODS = ("continuous", "discrete")
 CELLS = _read_cells()  # (model, data set, likelihood) -> Cell
 
 

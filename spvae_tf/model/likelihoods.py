@@ -4,9 +4,10 @@ A log-density is split in two: log p(x | z) = Σ_d log_base(x_d) + log_density(x
 on the pixel alone. An induced tree covers every pixel exactly once, so the base measures of all leaves add up to one
 number per image, which passes through the SPN untouched.
 
-A new leaf distribution is a class, registered in LIKELIHOODS, with these names: name, num_outputs, log_base,
-log_density, distribution, mean, draw. All are pixel by pixel, of x [..., pixels] in [0, 1] and `outputs`, a tuple of
-`num_outputs` tensors of the decoder that broadcast against x; log-densities are in nats.
+A new p(x | z) is a class with the names of these two, registered in LIKELIHOODS; models, training, queries and scripts
+then take it. Also add it to reference.py, PIXEL_LOG_PROBS, and to tests/model/test_likelihoods.py. All is pixel by
+pixel, of x [..., pixels] in [0, 1] and `outputs`, a tuple of `num_outputs` tensors of the decoder that broadcast
+against x; log-densities are in nats, and `mean` lies in [0, 1]. `log_base` is 0 where no part is free of parameters.
 """
 
 import math

@@ -7,7 +7,7 @@ whatever stands there, NaN included:
 * `check_images` sets it to 0;
 * the encoder sees 0 there at first, then four times a guess of the decoder (`Mixture.encode`);
 * it drops out of p(x_l | z_l) (`Mixture.log_likelihood`) and of the base measure (`Mixture.log_base`);
-* a leaf that sees no pixel is exactly log 1 (`density.streamed_bound`), and its code has the prior (`leaves.propose`).
+* a leaf that sees no pixel is exactly log 1 (`density._finish`), and its code has the prior (`leaves.propose`).
 """
 
 import numpy as np

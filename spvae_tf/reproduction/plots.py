@@ -91,8 +91,8 @@ def _draw_curves(axes, runs):
             batches, values = zip(*((row["batch"], row["val_ll"]) for row in run["curve"]))
             axes.plot(batches, values, color=COLOURS[model], lw=1.2, label=None if n else model)
             axes.plot(run["best_batch"], run["val_ll_k5"], "o", color=COLOURS[model], ms=4)
-        logged = published.cell(model, run["dataset"], run["likelihood"]).logged_val_ll
-        if logged is not None:
+        cell = published.cell(model, run["dataset"], run["likelihood"])
+        if cell and (logged := cell.logged_val_ll) is not None:
             axes.axhline(logged, color=COLOURS[model], ls=":", lw=1)
             axes.annotate(f"authors' log, {model}", (0.3, logged), va="bottom", xycoords=("axes fraction", "data"),
                           fontsize=7, color=COLOURS[model])

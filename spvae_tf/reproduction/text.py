@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from spvae_tf.model.likelihoods import LIKELIHOODS
+from spvae_tf.published import LIKELIHOODS
 from spvae_tf.spvae import MODELS
 
 CELL = ("model", "dataset", "likelihood")  # of a row: the key of its cell in published.CELLS

@@ -1,7 +1,7 @@
 """The configuration of a run: its settings, the two protocols, and the run's name.
 
 `make_config` gives the settings of a cell of Table 1, in which anything may be set; `resolve` checks and freezes them.
-A `config` elsewhere in this module is resolved. H and n_z of every cell stand in published.py.
+A `config` elsewhere in this module is resolved. H and n_z of every cell: paper_data/tables_1_and_2.csv.
 """
 
 import hashlib
