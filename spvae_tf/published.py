@@ -1,5 +1,6 @@
 """The numbers printed in the paper (Tables 1 and 2), the hyper-parameters behind them, and the authors' own logs."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,8 @@ SIDES = {"mnist": 28, "svhn_cropped": 32, "cifar10": 32}  # of the images, in pi
 DATASETS = tuple(SIDES)
 LIKELIHOODS = ("continuous", "discrete")
 CELLS = _read_cells()  # (model, data set, likelihood) -> Cell
+BENCHMARKS = tuple(dict.fromkeys(key[1:] for key in CELLS))
+PAIRS = (("SPVAE", "VAE"), ("Conv-SPVAE", "Conv-VAE"))
 
 
 def whole_name(dataset):
@@ -49,6 +52,12 @@ def cell(model, dataset, likelihood):
     return CELLS.get((model, whole_name(dataset), likelihood))
 
 
+def margin(pair, dataset, likelihood):
+    """By how many nats Table 1's first model of a pair beats the second."""
+    one, other = (CELLS[model, dataset, likelihood].test_ll for model in pair)
+    return one - other
+
+
 def digitized_sweep():
     """Figure 2, read off the plots of the authors: dict key of CELLS -> dict fraction -> test ELBO, k = 5."""
     sweep = {}
@@ -56,6 +65,12 @@ def digitized_sweep():
         curve = sweep.setdefault((row["model"], row["dataset"], row["likelihood"]), {})
         curve[row["train_fraction"]] = row["test_ll_k5_digitized"]
     return sweep
+
+
+def digitized_at(curve, fraction):
+    """A curve of `digitized_sweep` at a fraction, between two linear in the logarithm; NaN outside."""
+    fractions, values = map(np.array, zip(*sorted(curve.items()))) if curve else ([math.nan], [math.nan])
+    return float(np.interp(math.log(fraction), np.log(fractions), values, left=math.nan, right=math.nan))
 
 
 def authors_runs():

@@ -1,21 +1,23 @@
 """Our results beside the published ones: which cells agree, and by how much they differ, ours minus theirs.
 
-A row is a dict of table1.csv, a run that has been tested; log-likelihoods are nats per image.
+A row is a dict of records.read_rows, a run of table1.csv that has been tested; log-likelihoods are nats per image.
 """
 
+import math
 from pathlib import Path
 
 from spvae_tf import published
 from spvae_tf.reproduction import cross_validation
-from spvae_tf.reproduction.text import CELL, cell_name, grouped, mean_and_deviation
+from spvae_tf.reproduction.text import CELL, cell_name, grouped, mean_and_deviation, of_one_preparation
 from spvae_tf.training import configuration, data, records
 
 TEST_SAMPLES = 5000  # Table 1's k
-TOLERANCE, DEVIATIONS = 0.02, 2  # a cell agrees within 2 % of the published number, or within two deviations over seeds
+TOLERANCE = 0.02  # of the published number
 SIZES = ("Table 2's", "the checkpoint's", "by validation", "others")
-FIELDS = (*CELL, "sizes", "hidden_units", "latent_dim", "runs", "test_ll", "test_ll_std",
-          "paper_test_ll", "compared_with", "difference", "difference_per_pixel", "difference_percent", "val_ll_k5",
-          "val_ll_k5_std", "logged_val_ll_k5", "test_ll_k5", "test_ll_k5_std", "logged_test_ll_k5", "verdict", "note")
+FIELDS = ("protocol", *CELL, "sizes", "hidden_units", "latent_dim", "preparation", "runs", "test_ll", "test_ll_std",
+          "paper_test_ll", "compared_with", "difference", "difference_per_pixel", "difference_percent",
+          "difference_margin_percent", "val_ll_k5", "val_ll_k5_std", "logged_val_ll_k5", "test_ll_k5",
+          "test_ll_k5_std", "logged_test_ll_k5", "verdict", "note")
 LOG, TABLE_1 = "the authors' log, k = 5", "Table 1"
 SUBSET = "svhn_subset"
 TEST_IMAGES = {name: sizes["test"] for name, sizes in data.OFFICIAL_SIZES.items()} | {SUBSET: 1_952}
@@ -26,9 +28,17 @@ def read(folder):
     return [row for row in records.read_rows(Path(folder) / "table1.csv") if row["test_ll"] is not None]
 
 
+def folders(results_dir):
+    """dict protocol -> its folder in a folder of results, or that folder itself where it holds one protocol's runs."""
+    folder = Path(results_dir)
+    if rows := read(folder):
+        return {rows[0]["protocol"]: folder}
+    return {protocol: folder / protocol for protocol in configuration.PROTOCOLS}
+
+
 def read_protocols(results_dir):
     """dict protocol -> of `read`."""
-    return {protocol: read(Path(results_dir) / protocol) for protocol in configuration.PROTOCOLS}
+    return {protocol: read(folder) for protocol, folder in folders(results_dir).items()}
 
 
 def why_partial(row):
@@ -47,12 +57,17 @@ def cut_off(row):
 
 
 def counted(rows):
-    """The runs of a cell that count, each seed once, and a note on those left out; all, and why, where none counts."""
+    """The runs of a cell that count, each seed once, and a note on those left out; where none counts, all, and why.
+
+    They are of one preparation of the images.
+    """
     whole = [row for row in rows if not why_partial(row)]
+    used = of_one_preparation(whole or rows)
     if not whole:
-        return rows, "; ".join(sorted({", ".join(why_partial(row)) for row in rows}))
-    once = {(row["hidden_units"], row["latent_dim"], row["seed"]): row for row in whole}
-    return list(once.values()), f"{len(rows) - len(whole)} partial runs left out" if len(whole) < len(rows) else ""
+        return used, "; ".join(sorted({", ".join(why_partial(row)) for row in used}))
+    once = {(row["hidden_units"], row["latent_dim"], row["seed"]): row for row in used}
+    left_out = {"partial": len(rows) - len(whole), "earlier": len(whole) - len(used)}
+    return list(once.values()), ", ".join(f"{count} {kind} runs left out" for kind, count in left_out.items() if count)
 
 
 def sizes_of(row, cell):
@@ -70,7 +85,7 @@ def compare(rows):
         kinds = {sizes: [row for row in by_cell.get(key, ()) if sizes_of(row, cell) == sizes] for sizes in SIZES}
         # of two grids, one inside the other, the better winner counts
         kinds["by validation"] = [cross_validation.select(winners) for _, winners in
-                                  sorted(grouped(kinds["by validation"], "seed").items())]
+                                  sorted(grouped(of_one_preparation(kinds["by validation"]), "seed").items())]
         compared += [_compare(key, cell, sizes, runs) for sizes, runs in kinds.items() if runs] or [
             dict.fromkeys(FIELDS) | dict(zip(CELL, key)) | dict(runs=0, paper_test_ll=cell.test_ll, verdict="not run")]
     return compared
@@ -81,10 +96,26 @@ def compare_protocols(results_dir):
     return {protocol: compare(rows) for protocol, rows in read_protocols(results_dir).items()}
 
 
+def verdict(difference, published_value, deviation, runs):
+    """What the mean of `runs` seeds, `deviation` their standard deviation, says of a published value.
+
+    It agrees when it lies within 2 % and twice its standard error does so, too. It disagrees when it lies outside 2 %
+    and outside two standard deviations over seeds. Else it is undecided. One run only lies within or outside 2 %.
+    """
+    tolerance = TOLERANCE * abs(published_value)
+    within = abs(difference) <= tolerance
+    if runs == 1:
+        return f"{'within' if within else 'outside'} {100 * TOLERANCE:.0f} %, one run"
+    if within:
+        return "agrees" if 2 * deviation / math.sqrt(runs) <= tolerance else "undecided"
+    return "disagrees" if abs(difference) > 2 * deviation else "undecided"
+
+
 def _compare(key, cell, sizes, rows):
     """A row of `compare` for runs of one kind of sizes, at least one."""
     used, left_out = counted(rows)
     row = dict(zip(CELL, key)) | dict(sizes=sizes, runs=len(used), paper_test_ll=cell.test_ll)
+    row |= {field: used[0][field] for field in ("protocol", "preparation")}
     for size in ("hidden_units", "latent_dim"):
         row[size] = used[0][size] if len({run[size] for run in used}) == 1 else None
     for field in ("test_ll", "val_ll_k5", "test_ll_k5"):
@@ -100,11 +131,13 @@ def _compare(key, cell, sizes, rows):
     if sizes == "others":
         note = "neither Table 2's sizes nor found by validation"
     difference = row[field] - theirs
-    agrees = abs(difference) <= max(TOLERANCE * abs(theirs), DEVIATIONS * (row[f"{field}_std"] or 0))
+    partial = why_partial(used[0]) or sizes == "others"
     return row | dict(
         compared_with=source, difference=difference, difference_per_pixel=difference / published.SIDES[key[1]] ** 2,
-        difference_percent=100 * difference / abs(theirs), note="; ".join(filter(None, (left_out, note))),
-        verdict="partial" if why_partial(used[0]) or sizes == "others" else "agrees" if agrees else "disagrees")
+        difference_percent=100 * difference / abs(theirs),
+        difference_margin_percent=100 * difference / published.margin(published.PAIRS[0], *key[1:]),
+        note="; ".join(filter(None, (left_out, note))),
+        verdict="partial" if partial else verdict(difference, theirs, row[f"{field}_std"], len(used)))
 
 
 def compare_sizes(rows):
@@ -114,17 +147,13 @@ def compare_sizes(rows):
                        verdict="disagrees" if difference else "agrees") for row, difference in zip(rows, differences)]
 
 
-def disagreements(compared, sizes=()):
-    """A line for each cell of Table 1 (`compare`) and Table 2 (`compare_sizes`) that disagrees."""
-    return [f"{cell_name(row)}: {row['difference']:+.1f} nats ({row['difference_percent']:+.1f} %) from "
-            f"{row['compared_with']}, over {row['runs']} runs" for row in compared if row["verdict"] == "disagrees"] + [
-        f"{cell_name(row)}: {row['params']:,} parameters, {row['difference']:+,}k "
-        f"({row['difference_percent']:+.1f} %) from Table 2" for row in sizes if row["verdict"] == "disagrees"]
-
-
-def not_run(compared):
-    """The names of the cells that have not been run."""
-    return [cell_name(row) for row in compared if not row["runs"]]
+def failing(compared, sizes=(), verdicts=("disagrees", "undecided")):
+    """A line for each cell of Table 1 (`compare`) and Table 2 (`compare_sizes`) that has one of the verdicts."""
+    return [f"{row['verdict']}: protocol {row['protocol']}, {cell_name(row)}: {row['difference']:+.1f} nats "
+            f"({row['difference_percent']:+.1f} %) from {row['compared_with']}, over {row['runs']} runs"
+            for row in compared if row["verdict"] in verdicts] + [
+        f"{row['verdict']}: {cell_name(row)}: {row['params']:,} parameters, {row['difference']:+,}k "
+        f"({row['difference_percent']:+.1f} %) from Table 2" for row in sizes if row["verdict"] in verdicts]
 
 
 def without_a_cell(rows):

@@ -95,23 +95,26 @@ def read(folder, preset):
 
 
 def losses(rows, field="test_ll_k5"):
-    """Dict (data set, likelihood, model) -> dict fraction -> list over seeds of nats lost against 1; at 1 the ELBOs."""
-    found = {}
-    for row in rows:
-        model = found.setdefault((row["dataset"], row["likelihood"], row["model"]), {})
-        if row[field] is not None:  # else it diverged, or was not tested with its k
-            model.setdefault(row["train_fraction"], {})[row["seed"]] = row[field]
-    return {key: {fraction: [value - (model[1][seed] if fraction < 1 else 0) for seed, value in values.items()
-                             if seed in model.get(1, {})]
-                  for fraction, values in model.items()} for key, model in found.items()}
+    """Dict (data set, likelihood, model) -> dict fraction -> rows with `lost`, nats against the same seed's at 1.
+
+    The row at 1 is of the same preparation of the images; where the fraction is 1, `lost` is the ELBO.
+    """
+    def with_lost(of_model):
+        sound = [row for row in of_model if row[field] is not None]  # else it diverged, or was not tested with its k
+        whole = {(row["preparation"], row["seed"]): row[field] for row in sound if row["train_fraction"] == 1}
+        return {fraction: [row | dict(lost=row[field] - (whole[key] if fraction < 1 else 0)) for row in some
+                           if (key := (row["preparation"], row["seed"])) in whole]
+                for (fraction,), some in text.grouped(sound, "train_fraction").items()}
+
+    return {key: with_lost(of_model) for key, of_model in text.grouped(rows, "dataset", "likelihood", "model").items()}
 
 
 def as_text(rows):
     """The summary of a sweep as text, a line for each model; `rows` of `read`."""
     fractions = sorted({row["train_fraction"] for row in rows}, reverse=True)
-    lines = [["", *map(text.per_cent, fractions)]] + [
-        [", ".join(key), *(text.mean_of(model.get(part), 0, "+" if part < 1 else "", runs=False) for part in fractions)]
-        for key, model in losses(rows).items()]
+    lines = [["", *map(text.per_cent, fractions)]] + [[", ".join(key), *(
+        text.mean_over(model.get(part, []), "lost", digits=0, sign="+" if part < 1 else "", runs=False)
+        for part in fractions)] for key, model in losses(rows).items()]
     title = ("Test ELBO (k = 5) in nats per image on the whole training set, and the difference from it on a part; "
              "mean ± standard deviation over seeds")
     return f"{title}\n{text.aligned(lines, numbers=True)}"

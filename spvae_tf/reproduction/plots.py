@@ -48,7 +48,7 @@ def of_results(results_dir, folder):
 def ours_against_paper(compared, path):
     """Ours (compare.compare_protocols) beside the paper's at Table 2's sizes, a panel for each benchmark."""
     run = {(row["dataset"], row["likelihood"]) for rows in compared.values() for row in rows if row["runs"]}
-    benchmarks = [benchmark for benchmark in report.BENCHMARKS if benchmark in run]
+    benchmarks = [benchmark for benchmark in published.BENCHMARKS if benchmark in run]
     figure, all_axes = panels(len(benchmarks), 3.4, 3.6)
     models = list(COLOURS)
     for axes, benchmark in zip(all_axes, benchmarks):
@@ -64,6 +64,8 @@ def ours_against_paper(compared, path):
             axes.errorbar([models.index(row["model"]) + shift for row in ours], [row["test_ll"] for row in ours],
                           deviations, fmt=marker, fillstyle=fill_style, color="0.3", ms=6, capsize=3, lw=1,
                           label=f"ours, protocol {protocol}")
+            for row in ours:
+                axes.annotate(text.mark([row]), (models.index(row["model"]) + shift, row["test_ll"]), fontsize=8)
         axes.grid(axis="y", alpha=0.3)
     save(figure, path, legend=True)
 
@@ -175,7 +177,7 @@ def _over_seeds(rows, field):
     """(ascending fractions, means over seeds, standard deviations, NaN for a single seed: it gets no bar)."""
     groups = sorted(grouped(rows, "train_fraction").items())
     return [fraction for (fraction,), _ in groups], *zip(*(
-        text.mean_and_deviation([row[field] for row in runs]) for _, runs in groups))
+        text.mean_and_deviation([row[field] for row in text.of_one_preparation(runs)]) for _, runs in groups))
 
 
 def _finish_fractions(axes):

@@ -83,10 +83,10 @@ def dry_run(configs, results_dir):
     there, failures = workers.already_there([workers.Task(c, c.preset != "grid") for c in configs], results_dir)
     for reason in failures.values():
         raise InputError(reason)
-    costs = _recorded_costs(Path(results_dir) / configs[0].protocol)
+    costs = recorded_costs({protocol: Path(results_dir) / protocol for protocol in configuration.PROTOCOLS},
+                           configs[0].protocol)
     for config in configs:
-        taken = "; ".join(costs.get(_kind(config), ["no record of such a run"]))
-        print(f"{config.name}: {'already there' if config.name in there else taken}")
+        print(f"{config.name}: {'already there' if config.name in there else cost_of(config, costs)}")
     for name, points in cross_validation.cross_validations(configs).items():
         winner = cross_validation.winner(points, there)
         if winner is None or there[winner.name]["test_ll"] is None:
@@ -94,15 +94,24 @@ def dry_run(configs, results_dir):
     print(f"\n{len(there)} of {len(configs)} runs are there")
 
 
-def _recorded_costs(folder):
-    """What training took: dict `_kind` of a run -> list of str, one for each device."""
-    costs, recorded = {}, [record | {"kind": _kind(configuration.recorded_config(record["config"]))}
-                           for record in records.read_records(folder)]
-    for (kind, device), made in text.grouped(recorded, "kind", "device").items():
-        hours = text.mean_of([record["train_seconds"] / 3600 for record in made], 2, unit=" h")
-        batches = text.mean_of([record["batches"] for record in made], 0, runs=False)
-        costs.setdefault(kind, []).append(f"{hours} of training on {device}, {batches} batches")
+def recorded_costs(folders, protocol):
+    """What training took, for `cost_of`; of a run that only another protocol's folder has recorded, there."""
+    costs = {}
+    for other in sorted(folders, key=lambda name: name == protocol):
+        found, recorded = {}, [record | {"kind": _kind(configuration.recorded_config(record["config"]))}
+                               for record in records.read_records(folders[other])]
+        for (kind, device), made in text.grouped(recorded, "kind", "device").items():
+            hours = text.mean_of([record["train_seconds"] / 3600 for record in made], 2, unit=" h")
+            batches = text.mean_of([record["batches"] for record in made], 0, runs=False)
+            under = "" if other == protocol else f" under {other}"
+            found.setdefault(kind, []).append(f"{hours} of training{under} on {device}, {batches} batches")
+        costs |= found
     return costs
+
+
+def cost_of(config, costs):
+    """What training runs like a configuration's took, as text; `costs` of `recorded_costs`."""
+    return "; ".join(costs.get(_kind(config), ["no record of such a run"]))
 
 
 def _kind(config):

@@ -11,6 +11,8 @@ from spvae_tf.published import LIKELIHOODS
 from spvae_tf.spvae import MODELS
 
 CELL = ("model", "dataset", "likelihood")  # of a row: the key of its cell in published.CELLS
+EARLIER = "†"  # beside what runs on images of the earlier preparation say
+FOOTNOTE = f"{EARLIER} Of images prepared an earlier way (docs/authors.md), or not recorded; to be made again."
 
 
 def grouped(rows, *fields):
@@ -54,17 +56,39 @@ def mean_of(values, digits=1, sign="", unit="", runs=True):
     return spread(*mean_and_deviation(values), len(values) if runs else None, digits, sign, unit) if values else "—"
 
 
+def of_one_preparation(rows):
+    """The rows on the authors' images, or all where there are none of these: no mean is of both preparations."""
+    return [row for row in rows if row["preparation"] == "authors"] or rows
+
+
+def mark(rows):
+    """What stands behind a number of rows `of_one_preparation`: EARLIER, or nothing."""
+    return f" {EARLIER}" if rows and rows[0]["preparation"] == "earlier" else ""
+
+
+def mean_over(rows, field, **options):
+    """`mean_of` a field of the rows `of_one_preparation`, with their `mark`."""
+    used = of_one_preparation(rows)
+    return mean_of([row[field] for row in used], **options) + mark(used)
+
+
+def _footnote(lines):
+    return [FOOTNOTE] if any(EARLIER in cell for line in lines for cell in line) else []
+
+
 def aligned(lines, numbers=False):
     """A table as text in columns; `numbers` says that all columns but the first hold numbers, and end together."""
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(cell.rjust(width) if numbers and place else cell.ljust(width)
-                               for place, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines)
+    return "\n".join(["  ".join(cell.rjust(width) if numbers and place else cell.ljust(width)
+                                for place, (cell, width) in enumerate(zip(line, widths))).rstrip() for line in lines]
+                     + _footnote(lines))
 
 
-def markdown(lines):
-    """A table in Markdown, or "Nothing has been run." where it has only a head."""
+def markdown(lines, empty="Nothing has been run."):
+    """A table in Markdown, or `empty` where it has only a head."""
     head, *body = (f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-    return "\n".join([head, "|" + " --- |" * len(lines[0]), *body]) if body else "Nothing has been run."
+    table = "\n".join([head, "|" + " --- |" * len(lines[0]), *body]) if body else empty
+    return "\n\n".join([table, *_footnote(lines)])
 
 
 def by_model(cells):

@@ -77,11 +77,22 @@ def _check_row(row, fields):
 
 
 def read_rows(path, fields=FIELDS):
-    """The rows of a table of runs, none before a first run has ended; raises InputError when it is damaged."""
+    """The rows of a table of runs, none before a first run has ended; raises InputError when it is damaged.
+
+    Each has the `name` and the `preparation` (of its images) of its record besides: None and "earlier" without one.
+    """
     rows = files.read_table(path) if Path(path).exists() else []
+    recorded = {_as_text(record): record for record in read_records(Path(path).parent)} if rows else {}
     for row in rows:
         try:
             _check_row(row, fields)
         except InputError as error:
             raise InputError(f"{path} is damaged ({error})") from error
+        record = recorded.get(_as_text(row), {"name": None, "config": {}})
+        row |= dict(name=record["name"], preparation=configuration.with_defaults(record["config"])["preparation"])
     return rows
+
+
+def _as_text(row):
+    """What a row of any table of runs has in common with its record, and with no other's."""
+    return tuple(str(row[field]) for field in FIELDS if field != "paper_test_ll")
