@@ -258,13 +258,14 @@ def test_the_winner_alone_is_tested_with_the_full_k(tmp_path, monkeypatch):
 
 def row(fraction, seed, test_ll_k5, model="SPVAE", likelihood="continuous", dataset="mnist", test_ll=None):
     return dict(model=model, dataset=dataset, likelihood=likelihood, preset="tuned", seed=seed, train_fraction=fraction,
-                test_ll_k5=test_ll_k5, test_ll=test_ll, num_samples=5000 if test_ll else None)
+                test_ll_k5=test_ll_k5, test_ll=test_ll, num_samples=5000 if test_ll else None, preparation="authors")
 
 
 def test_losses_are_paired_by_seed():
     rows = [row(1, 0, 2800.0), row(1, 1, 2700.0), row(0.1, 0, 2750.0), row(0.1, 1, 2630.0), row(0.1, 2, 9.0),
             row(0.005, 0, None), row(0.1, 0, 1.0, model="VAE")]
-    assert figure2.losses(rows) == {
+    assert {key: {part: [row["lost"] for row in lost] for part, lost in of_model.items()}
+            for key, of_model in figure2.losses(rows).items()} == {
         ("mnist", "continuous", "SPVAE"): {1: [2800, 2700], 0.1: [-50, -70]},
         ("mnist", "continuous", "VAE"): {0.1: []}}
     lines = figure2.as_text(rows).splitlines()
@@ -370,8 +371,8 @@ def test_killed_and_started_again_each_run_has_one_row(images, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG") and str(picture) in out
     assert not list(tmp_path.rglob("*tmp"))
 
-    alone = tmp_path / "alone"  # the CSV and nothing else
-    (alone / "paper").mkdir(parents=True)
+    alone = tmp_path / "alone"  # the CSV and its records, nothing else
+    shutil.copytree(tmp_path / "paper" / "records", alone / "paper" / "records")
     (alone / "paper" / "low_data_sweep.csv").write_bytes(table.read_bytes())
     again, _ = run_script("--plot_only", f"--results_dir={alone}")
     assert (alone / "figures" / "low_data_sweep_paper_mini.png").exists()
@@ -408,11 +409,11 @@ def test_miniatures_of_figures_2_and_3_take_less_than_ten_minutes_of_one_core(tm
     latent = "latent_space_spvae_mnist_sample_continuous_paper_z2_seed0"
     tables_of_both = [(tmp_path / folder / "paper" / f"{latent}.csv").read_bytes() for folder in (".", "again")]
     assert tables_of_both[0] == tables_of_both[1]
-    rows = files.read_table(tmp_path / "paper" / "low_data_sweep.csv")
+    rows = figure2.read(tmp_path / "paper", "mini")
     assert collections.Counter((r["model"], r["likelihood"]) for r in rows) == {
         (m, li): 3 for m in ("SPVAE", "VAE") for li in ("continuous", "discrete")}
     for name in ("low_data_sweep_paper_mini", latent):
         assert (tmp_path / "figures" / f"{name}.png").exists()
     for key, lost in figure2.losses(rows).items():  # the fewer images, the worse
         (smallest,), (smaller,) = lost[0.02], lost[0.14]
-        assert smallest < smaller < 0, key
+        assert smallest["lost"] < smaller["lost"] < 0, key
