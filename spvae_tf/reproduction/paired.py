@@ -1,6 +1,6 @@
 """From the values of every test image alone: means and standard errors of runs, and differences paired by image.
 
-`folders` are of compare.folders. Runs of an earlier preparation of the images count as having no values.
+`folders` are of compare.folders. Only runs on the authors' images have values.
 """
 
 import itertools
@@ -31,7 +31,7 @@ def read(folder, rows):
 
 
 def recomputed(folders):
-    """Each run's mean and standard error again, beside its table's: lines, and the names of runs that differ."""
+    """Lines: each run's mean and standard error again, beside its table's; and the names of runs that differ."""
     lines, wrong = [["run", "protocol", "mean", "table", "standard error", "table"]], []
     for protocol, folder in folders.items():
         rows = compare.read(folder)
@@ -79,11 +79,9 @@ def differences(folders):
 
 def _by_cell(folder):
     """Values of whole runs at Table 2's sizes: dict key of published.CELLS -> dict seed -> float64 [images]."""
-    found, rows = {}, compare.read(folder)
+    found = text.grouped(compare.read(folder), *text.CELL)
+    rows = [row for key, cell in published.CELLS.items() for row in found.get(key, ())
+            if compare.sizes_of(row, cell) == "Table 2's" and not compare.why_partial(row)]
     values = read(folder, rows)
-    for key, of_cell in text.grouped(rows, *text.CELL).items():
-        cell = published.CELLS.get(key)
-        sized = [row for row in of_cell if cell and compare.sizes_of(row, cell) == "Table 2's"]
-        found[key] = {row["seed"]: values[row["name"]].log_prob for row in compare.counted(sized)[0]
-                      if row["name"] in values and not compare.why_partial(row)} if sized else {}
-    return found
+    return {key: {row["seed"]: values[row["name"]].log_prob for row in of_cell if row["name"] in values}
+            for key, of_cell in text.grouped(rows, *text.CELL).items()}
