@@ -30,14 +30,13 @@ _CSV = flags.DEFINE_string("csv", None, "The comparison also goes to this file."
 
 def main():
     folders = compare.folders(_RESULTS_DIR.value)
-    compared = compare.compare_protocols(_RESULTS_DIR.value)
     if not any(map(compare.read, folders.values())):
         raise InputError(f"{_RESULTS_DIR.value} holds no tested runs of Table 1")
     if _FROM_VALUES.value:
         return _say_wrong(paired.check(folders))
     sizes = compare.compare_sizes(table2.count_parameters())
     print(report.comparison(folders, sizes))
-    cells = [row for rows in compared.values() for row in rows]
+    cells = [row for rows in compare.compare_protocols(_RESULTS_DIR.value).values() for row in rows]
     if _CSV.value:
         files.write_table(_CSV.value, cells, compare.FIELDS)
     if _CHECK.value:

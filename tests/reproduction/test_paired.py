@@ -53,6 +53,9 @@ def test_a_row_is_recomputed_from_its_values_alone(tmp_path):
     mean, stderr = (f"{f(values[lines[1][0]]):.3f}" for f in (np.mean, lambda v: np.std(v, ddof=1) / 100))
     assert lines[1][1:] == ["released", mean, mean, stderr, stderr]
     rows = compare.read(tmp_path)
+    write_runs(tmp_path, *rows, make_row("Conv-VAE", test_ll_stderr=0.5))
+    lines, wrong = paired.recomputed({"released": tmp_path})
+    assert not wrong and lines[3] == ["Conv-VAE-mnist-continuous-64-0", "released", "—", "2907.000", "—", "0.500"]
     for change in (dict(test_ll=rows[0]["test_ll"] + 0.01), dict(test_ll_stderr=rows[0]["test_ll_stderr"] - 0.01)):
         write_runs(tmp_path, rows[0] | change, rows[1])
         assert paired.recomputed({"released": tmp_path})[1] == ["released, SPVAE-mnist-continuous-30-0"]
