@@ -69,7 +69,7 @@ def digitized_sweep():
 
 def digitized_at(curve, fraction):
     """A curve of `digitized_sweep` at a fraction, between two linear in the logarithm; NaN outside."""
-    fractions, values = map(np.array, zip(*sorted(curve.items()))) if curve else ([math.nan], [math.nan])
+    fractions, values = zip(*sorted(curve.items()) or [(1, math.nan)])
     return float(np.interp(math.log(fraction), np.log(fractions), values, left=math.nan, right=math.nan))
 
 

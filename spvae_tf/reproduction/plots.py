@@ -64,8 +64,7 @@ def ours_against_paper(compared, path):
             axes.errorbar([models.index(row["model"]) + shift for row in ours], [row["test_ll"] for row in ours],
                           deviations, fmt=marker, fillstyle=fill_style, color="0.3", ms=6, capsize=3, lw=1,
                           label=f"ours, protocol {protocol}")
-            for row in ours:
-                _mark(axes, [row], models.index(row["model"]) + shift, row["test_ll"])
+            _mark(axes, {models.index(row["model"]) + shift: [row] for row in ours}, "test_ll")
         axes.grid(axis="y", alpha=0.3)
     save(figure, path, legend=True)
 
@@ -144,7 +143,7 @@ def _draw_model(axes, dataset, model, likelihood, rows):
                   capsize=3, zorder=3)
     if tested := [row for row in rows if row["test_ll"] is not None]:
         axes.plot(*_over_seeds(tested, "test_ll")[:2], "x", color=colour, ms=6, mew=1.5, zorder=3)
-    _mark_fractions(axes, rows, "test_ll_k5")
+    _mark(axes, _by_fraction(rows), "test_ll_k5")
 
 
 def _sweep_legend(rows):
@@ -169,7 +168,7 @@ def tightness(rows, path):
             line_style, fill_style = ("--", "none") if setting == beyond.AMORTISED else ("-", "full")
             axes.errorbar(*_over_seeds(runs, "value"), color=COLOURS[model], marker="o", ms=5, capsize=3,
                           label=f"{model}, {setting}", ls=line_style, fillstyle=fill_style)
-            _mark_fractions(axes, runs, "value")
+            _mark(axes, _by_fraction(runs), "value")
         _finish_fractions(axes)
         axes.set(title="{}, {}, protocol {}".format(*benchmark), ylabel="bound of log p(image), nats per image")
     save(figure, path, legend=True)
@@ -177,21 +176,20 @@ def tightness(rows, path):
 
 def _over_seeds(rows, field):
     """(ascending fractions, means over seeds, standard deviations, NaN for a single seed: it gets no bar)."""
-    groups = sorted(grouped(rows, "train_fraction").items())
-    return [fraction for (fraction,), _ in groups], *zip(*(
-        text.mean_and_deviation([row[field] for row in text.of_one_preparation(runs)]) for _, runs in groups))
+    groups = _by_fraction(rows)
+    return list(groups), *zip(*(text.mean_and_deviation([row[field] for row in runs]) for runs in groups.values()))
 
 
-def _mark(axes, runs, x, y):
-    """Writes text.EARLIER beside a mean of runs of the earlier preparation of the images."""
-    if sign := text.mark(runs):
-        axes.annotate(sign, (x, y), fontsize=8)
+def _by_fraction(rows):
+    """Dict ascending fraction -> rows of one preparation of the images."""
+    return {part: text.of_one_preparation(runs) for (part,), runs in sorted(grouped(rows, "train_fraction").items())}
 
 
-def _mark_fractions(axes, rows, field):
-    for (fraction,), runs in grouped(rows, "train_fraction").items():
-        used = text.of_one_preparation(runs)
-        _mark(axes, used, fraction, text.mean_and_deviation([row[field] for row in used])[0])
+def _mark(axes, runs_at, field):
+    """Writes text.EARLIER beside means of runs of the earlier preparation; `runs_at` is a dict x -> runs."""
+    for x, runs in runs_at.items():
+        if sign := text.mark(runs):
+            axes.annotate(sign, (x, text.mean_and_deviation([row[field] for row in runs])[0]), fontsize=8)
 
 
 def _finish_fractions(axes):

@@ -293,7 +293,7 @@ def less_data(folder):
 
 def useful_rows(results_dir):
     """The rows of usefulness.csv at Table 2's sizes and settings, with their `preparation`."""
-    preparations = {beyond.NOTHING: "authors", "preparation=earlier": "earlier"}
+    preparations = {beyond.NOTHING: "authors", "preparation=earlier": "earlier"}  # the latter in old rows alone
     rows = beyond.read(Path(results_dir) / "usefulness.csv")
     cells = [published.CELLS.get(tuple(row[field] for field in CELL)) for row in rows]
     return [row | dict(preparation=preparations[row["changes"]]) for row, cell in zip(rows, cells)

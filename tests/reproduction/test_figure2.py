@@ -304,6 +304,16 @@ def test_figure_has_the_papers_form(drawn):
         np.testing.assert_allclose(np.array(bar, float)[:, 1], 6.5 + np.array([-1, 1]) * math.sqrt(50), rtol=1e-6)
 
 
+def test_earlier_images_are_marked_and_stand_in_no_mean(drawn):
+    rows = [row(f, seed, 100.0 * seed) | dict(preparation=preparation) for f, seed, preparation in (
+        (0.1, 1, "earlier"), (0.1, 2, "earlier"), (1, 1, "earlier"), (1, 3, "authors"))]
+    figures.low_data_sweep(rows, "unused.png")
+    axes, = drawn[0].axes
+    line, *_ = axes.containers[0].lines
+    assert list(line.get_xdata()) == [0.1, 1] and list(line.get_ydata()) == [150, 300]
+    assert [(mark.get_text(), mark.xy) for mark in axes.texts] == [(" †", (0.1, 150))]
+
+
 def test_a_sweep_in_which_all_diverged_is_refused(drawn):
     with pytest.raises(InputError, match="every run of the sweep diverged"):
         figures.low_data_sweep([row(0.1, 0, None)], "unused.png")

@@ -50,6 +50,11 @@ def test_ours_against_paper_marks_numbers_of_other_sizes_and_gives_one_seed_no_b
         return [segment[:, 1] for segment in segments if segment.size and np.isfinite(segment).all()]
     assert not bars("cifar10, discrete") and not bars("mnist, discrete")
     np.testing.assert_allclose(bars("mnist, continuous"), [2801 + np.array([-1, 1]) * math.sqrt(2)])
+    assert not any(panel.texts for panel in axes.values())
+    earlier = [make_row("VAE", preparation="earlier"), make_row(seed=0), make_row(seed=1, preparation="earlier")]
+    plots.ours_against_paper({"released": compare.compare(earlier)}, "unused")
+    mark, = drawn[1].axes[0].texts
+    assert mark.get_text() == " †" and mark.xy[1] == 2598  # the VAE's
 
 
 def write_run(folder, preset="tuned", dataset="mnist", val_ll_k5=2.0, **changes):
