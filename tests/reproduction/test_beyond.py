@@ -125,7 +125,8 @@ def test_figures_of_a_run(workdir):
                 assert row["stderr"] == pytest.approx(values.std(ddof=1) / np.sqrt(10), abs=1e-3)
     assert all(row["seed"] == 4 and 0 <= row["value"] <= 1 for row in rows[6:])
     assert {row["changes"] for row in rows} == {"batch_size=4, delta=2, validate_every=1, max_batches=1"}
-    lines = report.usefulness(rows + [row | dict(seed=5, value=row["value"] + 0.5) for row in rows])
+    shown = [row | dict(preparation="authors") for row in rows]
+    lines = report.usefulness(shown + [row | dict(seed=5, value=row["value"] + 0.5) for row in shown])
     assert lines[0] == ["data, protocol", "task", "setting", "SPVAE"] and len(lines) == 1 + len(rows)
     assert lines[1][1:3] == [beyond.IMAGE, beyond.AMORTISED]
     assert lines[1][3] == f"{rows[0]['value'] + 0.25:.1f} ± 0.4 (2)"
