@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
-        "filelock>=3.12,<5",
+        "filelock>=4.1,<5",
         "importlib_resources>=6.4",  # tensorflow-datasets imports it without asking for it
         "keras>=3.10,<4",
         "matplotlib>=3.8",

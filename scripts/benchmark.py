@@ -27,12 +27,14 @@ _PLOT = flags.DEFINE_string("plot", None, "Also measures how a step grows, and d
 def main():
     report = benchmark.run([model.canonical_name(m) for m in _MODELS.value], _LIKELIHOODS.value, _REPEATS.value,
                            _KINDS.value)
-    print(benchmark.format_report(report))
+    text = benchmark.format_report(report)
     if _PLOT.value:
         report["scaling"] = benchmark.scaling()
-        figures.scaling(report["scaling"], _PLOT.value)
     if _JSON.value:
         files.write_text(_JSON.value, json.dumps(report, indent=1) + "\n")
+    print(text)
+    if _PLOT.value:
+        figures.scaling(report["scaling"], _PLOT.value)
 
 
 if __name__ == "__main__":

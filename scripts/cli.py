@@ -3,10 +3,46 @@
 import contextlib
 import gc
 import os
+import re
+import shlex
+import signal
 import sys
 import tempfile
 
 from absl import app, flags, logging
+
+
+class _Output:
+    """A standard stream that costs no result: it replaces what it cannot show, and goes on where nothing takes it."""
+
+    def __init__(self, name):
+        self._stream = getattr(sys, name)
+        self._stream.reconfigure(errors="replace" if name == "stdout" else "backslashreplace")
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        return self._attempt(self._stream.write, text)
+
+    def flush(self):
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, method, *arguments):
+        try:
+            return method(*arguments)
+        except OSError:  # a full disk, a pipe whose reader has gone, a lost terminal
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+def _open_closed_streams():
+    """Of a process that was started without standard streams; else the first files opened would take their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
 
 
 @contextlib.contextmanager
@@ -18,6 +54,8 @@ def _quiet_start():
         os.dup2(held.fileno(), 2)
         try:
             yield
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
         except BaseException:
             held.seek(0)
             os.write(stderr, held.read())
@@ -27,6 +65,8 @@ def _quiet_start():
             os.close(stderr)
 
 
+_open_closed_streams()
+sys.stdout, sys.stderr = _Output("stdout"), _Output("stderr")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # several processes share a GPU
 gc.disable()  # what is imported stays: a second is spent on looking through it for garbage, and more while tracing
@@ -37,8 +77,9 @@ with _quiet_start():
 
     if _hidden:
         del sys.modules["matplotlib"]
+    from spvae_tf import files
     from spvae_tf.errors import InputError
-    from spvae_tf.ops.runtime import configure
+    from spvae_tf.ops.runtime import configure, end_softly
     from spvae_tf.training.trainer import NonFiniteError
 
     configure()
@@ -51,8 +92,8 @@ gc.enable()
 def run(main, commands=()):
     """Runs a script's main function.
 
-    Bad input is one line on standard error and exit status 2; a script returns 1 when part of its work failed. Ctrl-C
-    is one line, too, and status 130.
+    Bad input is one line on standard error and exit status 2; a script returns 1 when part of its work failed. Ctrl-C,
+    SIGTERM and SIGHUP are one line, too, which ends with the command that goes on, and the status that shells give.
 
     Args:
       main: function that returns an exit status or None; of the command, where there are commands.
@@ -68,6 +109,7 @@ def run(main, commands=()):
         return main(*words)
 
     try:
+        end_softly()
         app.run(checked, flags_parser=_parse_flags)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -75,12 +117,15 @@ def run(main, commands=()):
     except NonFiniteError as error:
         print(f"failed: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        number = signal.Signals(*error.args or [signal.SIGINT])
+        print(f"interrupted ({number.name}); the same command goes on: {shlex.join(sys.orig_argv)}", file=sys.stderr)
+        sys.exit(128 + number)
 
 
 def _parse_flags(argv):
+    # ~ where a shell leaves it, after =, : and ,; no flag's value but a path begins with it
+    argv = [re.sub(r"(?<![^=:,])~[^/:,]*", lambda home: files.expand(home[0]), word) for word in argv]
     try:
         remaining = flags.FLAGS(argv)
         if flags.FLAGS["verbosity"].using_default_value:  # absl would make it INFO

@@ -35,10 +35,10 @@ def main():
     if _FROM_VALUES.value:
         return _say_wrong(paired.check(folders))
     sizes = compare.compare_sizes(table2.count_parameters())
-    print(report.comparison(folders, sizes))
     cells = [row for rows in compare.compare_protocols(_RESULTS_DIR.value).values() for row in rows]
     if _CSV.value:
         files.write_table(_CSV.value, cells, compare.FIELDS)
+    print(report.comparison(folders, sizes))
     if _CHECK.value:
         verdicts = ("disagrees",) if _ALLOW_UNDECIDED.value else ("disagrees", "undecided")
         return _say_wrong(compare.failing(cells, sizes, verdicts))

@@ -2,8 +2,11 @@
 
 import contextlib
 import csv
+import glob
 import io
 import os
+import re
+import shutil
 from pathlib import Path
 
 import filelock
@@ -15,45 +18,96 @@ from spvae_tf.errors import InputError
 TEXT_COLUMNS = ("model", "dataset", "likelihood", "protocol", "preset", "device", "versions", "commit")
 
 
+LOCK_SECONDS = 60  # a table is written in less
+
+
+def expand(path):
+    """A path, as str, with the home folder for a leading ~; raises InputError where there is no such user."""
+    expanded = str(os.path.expanduser(path))
+    if expanded.startswith("~"):
+        raise InputError(f"{path}: {Path(path).parts[0]} is no user's home folder; ./{path} is a file of that name")
+    return expanded
+
+
 def write_atomically(path, write):
-    """Calls `write(temporary path)` and renames the result to `path`; raises InputError when that cannot be written."""
+    """Calls `write(temporary path)` and renames the result to `path`; raises InputError when that cannot be written.
+
+    What is written may be a file or a folder.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent, path.name)
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        _remove(temporary)
+
+
+def _remove_leftovers(folder, name=None):
+    """Removes temporary files, of one file or of all in the folder, whose process was killed."""
+    for path in folder.glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
+        owner = re.search(r"\.(\d+)\.tmp$", path.name)
+        if owner and not _is_another_process(int(owner[1])):
+            _remove(path)
+
+
+def _is_another_process(pid):
+    if os.name == "nt":  # where os.kill sends Ctrl-C
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return pid != os.getpid()  # what an earlier process of this number has left, as in a container started again
+
+
+def _remove(path):
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_text(path, text):
-    """Writes a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Writes a text file atomically, in UTF-8; names of files that are not UTF-8 keep their bytes."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="surrogateescape"))
 
 
 @contextlib.contextmanager
 def lock(folder, wait=False):
     """Makes a folder and keeps other processes out of it while this one is at work.
 
-    Raises InputError when another process has it, unless it shall `wait`, or when the folder cannot be written.
+    What processes that were killed have left half-written in the folder is removed. Raises InputError when another
+    process has it, after LOCK_SECONDS if it shall `wait`, or when the folder cannot be written.
     """
     folder = Path(folder)
-    held = filelock.FileLock(folder / ".lock", timeout=-1 if wait else 0)
+    held = filelock.FileLock(folder / ".lock", timeout=LOCK_SECONDS if wait else 0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held.acquire()
     except filelock.Timeout as error:
-        raise InputError(f"another process is at work in {folder}; wait for it, or choose another folder") from error
+        raise InputError(f"another process is at work in {folder}; wait for it, or choose another folder"
+                         f"{_holder(folder / '.lock')}") from error
     except OSError as error:
         raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
     try:
+        _remove_leftovers(folder)
         yield
     finally:
         held.release()
+
+
+def _holder(path):
+    """What a lock file says of its process, where the file system has no locks and the file may outlive the process."""
+    try:
+        pid, host = path.read_text().split()[:2]
+    except (OSError, ValueError):
+        return ""
+    return f"; its lock is of process {pid} on {host}: if that has ended, delete {path}"
 
 
 def write_table(path, rows, columns):
@@ -68,7 +122,7 @@ def write_table(path, rows, columns):
 def read_table(path):
     """A CSV of `write_table` as dicts, empty fields as None; raises InputError when it is missing or damaged."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file))
     except FileNotFoundError as error:
         raise InputError(f"there is no table {path}") from error

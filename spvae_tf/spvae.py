@@ -42,7 +42,7 @@ def canonical_name(model):
 
 
 def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, delta=None, graph=None, num_sums=2,
-                num_components=2, seed=0):
+                num_components=2, seed=0, allow_large_graph=False):
     """One of the paper's four models.
 
     Args:
@@ -51,6 +51,7 @@ def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, del
       delta: Δ, side of a super-pixel; None divides the longer side into at most four, 7 pixels each for 28×28 and 8 for
         32×32 (section 4). Ignored by the VAEs, which have a single region and component.
       graph: RegionGraph to use instead of Poon & Domingos' (SPVAE and Conv-SPVAE).
+      allow_large_graph: as in `poon_domingos`.
 
     Raises:
       InputError: when an argument is out of range.
@@ -62,5 +63,6 @@ def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, del
             raise InputError(f"{model} takes no graph: it has a single region")
         graph, num_components = single_region(height * width), 1
     elif graph is None:
-        graph = poon_domingos(height, width, -(-max(image_shape) // 4) if delta is None else delta)
+        delta = -(-max(image_shape) // 4) if delta is None else delta
+        graph = poon_domingos(height, width, delta, allow_large_graph)
     return SPVAE(graph, image_shape, likelihood, architecture, hidden_units, latent_dim, num_sums, num_components, seed)

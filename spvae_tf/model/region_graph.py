@@ -6,6 +6,7 @@ complete and decomposable (section 2; Poon & Domingos, 2011). What does not fit 
 """
 
 import json
+import math
 from dataclasses import dataclass
 from itertools import chain, combinations, groupby, pairwise
 from operator import lt
@@ -15,6 +16,8 @@ import numpy as np
 
 from spvae_tf import files
 from spvae_tf.errors import InputError, check_integer, short
+
+LARGE = 50_000  # regions; more take minutes and gigabytes
 
 
 @dataclass(frozen=True)
@@ -123,13 +126,13 @@ class RegionGraph:
 
     def save(self, path):
         """Writes the graph as JSON."""
-        files.write_text(path, self.to_json() + "\n")
+        files.write_text(files.expand(path), self.to_json() + "\n")
 
     @classmethod
     def load(cls, path):
         """The graph of a JSON file; InputError, which names the file, when it is not one."""
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(Path(files.expand(path)).read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError(f"cannot read region graph file {path}: {error.strerror}") from None
         except (UnicodeDecodeError, InputError) as error:
@@ -151,7 +154,7 @@ class RegionGraph:
                 f"{len(self.leaf_regions)} leaf regions, {len(self.partitions)} partitions)")
 
 
-def poon_domingos(height, width, delta):
+def poon_domingos(height, width, delta, allow_large_graph=False):
     """The region graph of all axis-aligned rectangles on a grid (section 3.3; Poon & Domingos, 2011).
 
     The image has height × width pixels. Grid lines are the rows 0, delta, 2 delta, ..., height and the columns 0,
@@ -164,10 +167,18 @@ def poon_domingos(height, width, delta):
         leaf regions  a, b, c, d
         level 1       ab = a|b,  ac = a|c,  bd = b|d,  cd = c|d
         level 2       abcd = ab|cd = ac|bd   (the root)
+
+    Raises InputError for more than LARGE regions, unless `allow_large_graph`.
     """
     height, width = check_integer("height", height), check_integer("width", width)
     delta = check_integer("delta", delta, 1, max(height, width))
     rows, columns = [*range(0, height, delta), height], [*range(0, width, delta), width]
+    if not allow_large_graph:
+        # a rectangle is two rows and two columns of the grid, a partition a third of either besides
+        (heights, splits), (widths, splits_across) = ([math.comb(len(lines), n) for n in (2, 3)]
+                                                      for lines in (rows, columns))
+        _check_size(f"poon_domingos({height}, {width}, delta={delta})", heights * widths,
+                    splits * widths + splits_across * heights, (len(rows) - 1) * (len(columns) - 1))
     regions = {(top, bottom, left, right): Region(_rectangle_scope(top, bottom, left, right, width))
                for top, bottom in combinations(rows, 2) for left, right in combinations(columns, 2)}
     partitions = []
@@ -183,15 +194,27 @@ def single_region(num_variables):
     return RegionGraph([Region(tuple(range(check_integer("num_variables", num_variables))))], [])
 
 
-def random_binary_trees(num_variables, depth, num_repetitions, seed):
+def _check_size(what, num_regions, num_partitions, num_leaves):
+    """Raises InputError for a graph that is too large to be built by mistake."""
+    if num_regions > LARGE:
+        raise InputError(f"{what} has {num_regions:,} regions, {num_partitions:,} partitions and, with two in each "
+                         f"internal region but the root, {2 * (num_regions - num_leaves) - 1:,} sums; a graph of more "
+                         f"than {LARGE:,} regions needs allow_large_graph=True (--config.allow_large_graph)")
+
+
+def random_binary_trees(num_variables, depth, num_repetitions, seed, allow_large_graph=False):
     """Random binary trees of regions that share the root (Peharz et al., 2018, RAT-SPNs).
 
     In every repetition the root is split into two random halves, whose sizes differ by at most one, and these are split
     again, `depth` times in all, with 2 <= 2**depth <= num_variables. Regions and partitions drawn twice are one.
+    Raises InputError for more than LARGE regions, unless `allow_large_graph`.
     """
     num_variables = check_integer("num_variables", num_variables, 2)
     depth = check_integer("depth", depth, 1, num_variables.bit_length() - 1)
     num_repetitions = check_integer("num_repetitions", num_repetitions)
+    if not allow_large_graph:
+        splits, leaves = num_repetitions * (2**depth - 1), num_repetitions * 2**depth
+        _check_size(f"random_binary_trees({num_variables}, {depth}, {num_repetitions})", 2 * splits + 1, splits, leaves)
     rng = np.random.default_rng(check_integer("seed", seed, 0))
     root = Region(tuple(range(num_variables)))
     partitions = set()

@@ -1,7 +1,8 @@
-"""What the C library, TensorFlow and XLA are told before they start."""
+"""What the process, the C library, TensorFlow and XLA are told before they start."""
 
 import ctypes
 import os
+import signal
 
 import tensorflow as tf
 
@@ -20,6 +21,22 @@ def configure():
     prefer_wide_vectors()
     # a GPU's matrix units would otherwise round the factors of a product to 10 bits (TF32)
     tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def end_softly():
+    """Makes SIGTERM, of a preempted job, and SIGHUP, of a lost terminal, a KeyboardInterrupt of that number.
+
+    Training and tests then save what they have. A signal that is ignored stays so, and one that comes twice, as from
+    `timeout`, counts once.
+    """
+    def interrupt(number, frame):
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, interrupt)
 
 
 def prefer_wide_vectors():

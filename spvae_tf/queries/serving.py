@@ -3,12 +3,11 @@
 For the whole model in Python there are `spvae_tf.load`, and Keras' `model.save` and `keras.models.load_model`.
 """
 
-import os
-import tempfile
 from pathlib import Path
 
 import tensorflow as tf
 
+from spvae_tf import files
 from spvae_tf.errors import InputError, check_integer
 from spvae_tf.ops.device import CPU_CODES, at_once_on_cpu
 from spvae_tf.queries.batches import in_batches_of_a_graph
@@ -57,19 +56,20 @@ def export(model, path, num_samples=100, batch_size=10):
 
     `num_samples` is their k, and they answer `batch_size` images together. A seed is int32 [2] (`ops.noise.make_seed`).
     Observed pixels outside [0, 1], x and observed of different shapes, and a negative n fail with
-    InvalidArgumentError. Raises InputError when the folder exists or cannot be written, or a count is below 1.
+    InvalidArgumentError. Raises InputError when the folder exists, cannot be written or could not be read again, or a
+    count is below 1.
     """
     check_integer("num_samples", num_samples)
     check_integer("batch_size", batch_size)
-    path = Path(path)
+    path = Path(files.expand(path))
     if path.exists():
         raise InputError(f"{path} exists already; choose another path or delete it")
+    if found := set(str(path.absolute())) & set("[*?\\"):
+        raise InputError(f"{path.absolute()} has {min(found)!r}; TensorFlow takes paths with [, *, ? or \\ for "
+                         "patterns and loads no model from them")
     served = Served(model, num_samples, batch_size)
     signatures = {name: getattr(served, name) for name in ("log_prob", "inpaint", "sample")}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-            tf.saved_model.save(served, f"{temporary}/model", signatures)
-            os.replace(f"{temporary}/model", path)
-    except (OSError, tf.errors.OpError) as error:
+        files.write_atomically(path, lambda temporary: tf.saved_model.save(served, str(temporary), signatures))
+    except (UnicodeEncodeError, tf.errors.OpError) as error:
         raise InputError(f"cannot write {path}: {error}") from error

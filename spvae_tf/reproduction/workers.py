@@ -62,8 +62,8 @@ def make_missing(tasks, results_dir, workers=1, on_record=lambda: None):
             failures[name] = outcome
         else:
             records[name] = outcome
-            _say(f"  {name}: {_summary(outcome)}, {seconds:.0f} s")
             on_record()
+            _say(f"  {name}: {_summary(outcome)}, {seconds:.0f} s")
     return records, failures
 
 
@@ -200,6 +200,7 @@ def _shares_of_cores(workers):
 
 def _set_up_process(log):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent this process
+    runtime.end_softly()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(log, "a", encoding="utf-8") as file:  # several workers' bars would overwrite each other
         os.dup2(file.fileno(), sys.stderr.fileno())
@@ -215,4 +216,7 @@ _maker_here = functools.cache(_Maker)  # of a worker's process
 
 
 def _make_here(task, results_dir):
-    return _maker_here().make(task, results_dir)
+    try:
+        return _maker_here().make(task, results_dir)
+    except KeyboardInterrupt:  # it is saved; to the parent this process was killed
+        os._exit(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ml_collections
 
-from spvae_tf import published
+from spvae_tf import files, published
 from spvae_tf.errors import InputError, check_choice, check_integer
 from spvae_tf.model.likelihoods import get_likelihood
 from spvae_tf.model.region_graph import RegionGraph
@@ -31,6 +31,7 @@ SETTINGS = dict(
     protocol="paper", preset="single",
     delta=int,  # None: the longer side is divided into four super-pixels
     graph=str,  # JSON, or the path of a file of it; None: Poon and Domingos'
+    allow_large_graph=False,  # of more than region_graph.LARGE regions
     num_sums=2, num_components=2,
     seed=0, data_seed=0, data_dir=str, train_fraction=1.0, preparation="authors",
     round_pixels=bool,  # None: as the authors do, all data sets but SVHN
@@ -41,7 +42,7 @@ SETTINGS = dict(
     test_samples=5000, num_test_images=int)
 
 # what may change when a run is continued; all else makes another run
-MAY_CHANGE = ("name", "preset", "data_dir", "max_batches", "test_samples", "num_test_images")
+MAY_CHANGE = ("name", "preset", "data_dir", "allow_large_graph", "max_batches", "test_samples", "num_test_images")
 
 
 def make_config(model="SPVAE", dataset="mnist", likelihood="continuous", cell_of=None):
@@ -81,6 +82,7 @@ def resolve(config, **changes):
     config.model = canonical_name(config.model)
     get_likelihood(config.likelihood)
     check_name(config.dataset)
+    config.dataset = files.expand(config.dataset)
     check_choice("protocol", config.protocol, PROTOCOLS)
     _fill_in_protocol(config)
     _check_values(config)

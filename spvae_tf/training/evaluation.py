@@ -43,21 +43,27 @@ def evaluate(model, images, num_samples, seed=0, refinements=0, folder=None):
     what = path and dict(k=num_samples, seed=seed, model=_digest([v.numpy() for v in model.trainable_variables]),
                          images=_digest([images]))
     values = done = _read(path, what)
-    last_save = time.monotonic()
+    last_save = -math.inf  # the first images are saved at once
     with tqdm(total=len(images), initial=len(done), unit="image", desc=f"k={num_samples}", disable=None,
               leave=False) as bar:
         def progress(count, log_probs):
-            nonlocal last_save
+            nonlocal last_save, values
             bar.update(count - bar.n)
             bar.set_postfix(ELBO=f"{log_probs.mean():.1f}")
+            values = np.concatenate([done, log_probs])
             if path and time.monotonic() - last_save > SECONDS_BETWEEN_SAVES:
-                files.write_npz(path, log_prob=np.concatenate([done, log_probs]), **what)
+                files.write_npz(path, log_prob=values, **what)
                 last_save = time.monotonic()
 
         if len(done) < len(images):
-            new, _ = model.estimate(images, num_samples, seed=seed, refinements=refinements, progress=progress,
-                                    skip=len(done))
-            values = np.concatenate([done, new])
+            try:
+                new, _ = model.estimate(images, num_samples, seed=seed, refinements=refinements, progress=progress,
+                                        skip=len(done))
+                values = np.concatenate([done, new])
+            except KeyboardInterrupt:
+                if path and len(values):
+                    files.write_npz(path, log_prob=values, **what)
+                raise
     if not np.isfinite(values).all():
         image = np.isfinite(values).argmin()
         raise NonFiniteError(f"the bound of test image {image} is {values[image]} (k = {num_samples})")

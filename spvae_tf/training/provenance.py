@@ -32,7 +32,7 @@ def device():
         return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         processor = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         processor = platform.processor() or platform.machine()
@@ -48,8 +48,8 @@ def versions():
 def commit():
     """The commit of the code, with a plus when its files were changed since; "unknown" where git does not have it."""
     def git(*arguments):
-        return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True,
-                              check=True).stdout.strip()
+        return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, encoding="utf-8",
+                              errors="replace", check=True).stdout.strip()
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)  # else the repository around it is another's
         changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/results")

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ def make_model(config, image_shape):
     """The untrained model of a configuration, for images of (height, width) pixels."""
     return build_model(config.model, image_shape, config.likelihood, config.hidden_units, config.latent_dim,
                        delta=config.delta, graph=RegionGraph.from_json(config.graph) if config.graph else None,
-                       num_sums=config.num_sums, num_components=config.num_components, seed=config.seed)
+                       num_sums=config.num_sums, num_components=config.num_components, seed=config.seed,
+                       allow_large_graph=config.allow_large_graph)
 
 
 def load_data(config):
@@ -50,14 +52,15 @@ class Run:
     """One run: its configuration, resolved, its folder, None for weights alone, its model, and its data."""
 
     def __init__(self, config, workdir, dataset=None):
-        self.config, self.workdir, self._trained_on = configuration.resolve(config), workdir and Path(workdir), None
+        self.config, self.workdir = configuration.resolve(config), workdir and Path(files.expand(workdir))
+        self._trained_on = None
         if dataset is not None:
             self.dataset = dataset
 
     @classmethod
     def open(cls, workdir, data_dir=None):
         """The run that has begun in a folder, perhaps with another `data_dir`; raises InputError if there is none."""
-        found = _read_config(workdir)
+        found = _read_config(files.expand(workdir))
         changes = {} if data_dir is None else dict(data_dir=data_dir)
         run = cls(configuration.recorded_config(found, **changes), workdir)
         run._trained_on = found.get("dataset_sha256")
@@ -167,7 +170,8 @@ def load(workdir):
 def tensorboard_writer(workdir):
     """A function that writes each row of the log as TensorBoard scalars into `<workdir>/tensorboard`."""
     # made at the first row: a run that raises InputError leaves no folder behind
-    writer = functools.cache(lambda: tf.summary.create_file_writer(str(Path(workdir) / "tensorboard")))
+    # bytes: a path need not be UTF-8
+    writer = functools.cache(lambda: tf.summary.create_file_writer(os.fsencode(Path(workdir) / "tensorboard")))
 
     def write(row):
         with writer().as_default(step=row["batch"]):

@@ -152,9 +152,23 @@ class Trainer:
         return self.compiled.sum_of_bounds(x, log_base, bits)
 
     def run(self, on_validation=None):
-        """Trains until early stopping or `max_batches`, then takes the best weights; returns the log."""
+        """Trains until early stopping or `max_batches`, then takes the best weights; returns the log.
+
+        KeyboardInterrupt leaves a checkpoint of the last validation.
+        """
         self.resume()
-        last_save = time.monotonic()
+        self.sound = self._snapshot()
+        try:
+            self._run(on_validation)
+        except KeyboardInterrupt:  # Ctrl-C or a signal that ends the process (ops.runtime.end_softly)
+            if self.sound[1]["history"]:
+                self.save()
+            raise
+        checkpoint.assign(self.model.trainable_variables, self.best, self.path)
+        return self.history
+
+    def _run(self, on_validation):
+        last_save = -np.inf  # the first validation is saved at once
         # disable=None: quiet where standard error is no terminal
         with tqdm(total=self.config.max_batches, initial=self.step, unit="batch", disable=None, leave=False) as bar:
             while not self.finished:
@@ -168,8 +182,6 @@ class Trainer:
                 if self.finished or time.monotonic() - last_save > SECONDS_BETWEEN_CHECKPOINTS:
                     self.save()
                     last_save = time.monotonic()
-        checkpoint.assign(self.model.trainable_variables, self.best, self.path)
-        return self.history
 
     @property
     def finished(self):
@@ -178,17 +190,17 @@ class Trainer:
 
     def _train_to_next_validation(self):
         """A block of batches and a validation; early stopping counts those in a row that brought no new best."""
-        started, before, indices = time.monotonic(), self._arrays(), self._next_indices()
+        started, indices = time.monotonic(), self._next_indices()
         bounds = self.train_block(indices, tf.constant(self.step)).numpy()
         finite = np.isfinite(bounds)
         if not finite.all():
-            self._restore(**before)
+            self._restore(**self.sound[0])
             batch, name = self._find_non_finite(indices[:finite.argmin() + 1])
-            self._fail(before, f"{name} is not finite in batch {batch}")
+            self._fail(f"{name} is not finite in batch {batch}")
         step = self.step + len(indices)
         val_ll = float(self.validate(tf.constant(step)))
         if not np.isfinite(val_ll):
-            self._fail(before, f"the validation bound is {val_ll} after batch {step}")
+            self._fail(f"the validation bound is {val_ll} after batch {step}")
         self.step, self.seconds = step, self.seconds + time.monotonic() - started
         is_best = val_ll > self.best_ll
         self.strikes = 0 if is_best else self.strikes + 1
@@ -196,6 +208,7 @@ class Trainer:
             self.best_ll, self.best_step, self.best = val_ll, step, _values(self.model.trainable_variables)
         self.history.append(dict(batch=step, train_ll=float(bounds.mean()), val_ll=val_ll, best=int(is_best),
                                  seconds=round(self.seconds, 2)))
+        self.sound = self._snapshot()
 
     def _next_indices(self):
         """The images of the batches up to the next validation; blocks begin at multiples of `validate_every`."""
@@ -203,9 +216,11 @@ class Trainer:
         start = self.step - self.step % period
         return self.stream(start, period)[self.step - start:limit and limit - start]
 
-    def _arrays(self):
-        return dict(weights=_values(self.model.trainable_variables), best=self.best,
-                    optimizer=_values(self.optimizer.variables))
+    def _snapshot(self):
+        """(arrays, state) of a checkpoint, which training does not change any more."""
+        arrays = dict(weights=_values(self.model.trainable_variables), best=self.best,
+                      optimizer=_values(self.optimizer.variables))
+        return arrays, {name: getattr(self, name) for name in self.STATE} | dict(history=list(self.history))
 
     def _restore(self, weights, best, optimizer):
         checkpoint.assign(self.model.trainable_variables, weights, self.path)
@@ -213,9 +228,10 @@ class Trainer:
         self.best = best
 
     def save(self):
-        """Writes the log, then the checkpoint, after which a finished run is not saved again."""
-        files.write_table(self.workdir / "log.csv", self.history, LOG_FIELDS)
-        checkpoint.save(self.path, self._arrays(), {name: getattr(self, name) for name in self.STATE})
+        """Writes the log, then the checkpoint, of the last validation; after it a finished run is not saved again."""
+        arrays, state = self.sound
+        files.write_table(self.workdir / "log.csv", state["history"], LOG_FIELDS)
+        checkpoint.save(self.path, arrays, state)
 
     def resume(self):
         """Goes back to the checkpoint in the run's folder, if there is one; raises InputError if it cannot go on."""
@@ -232,9 +248,9 @@ class Trainer:
             raise InputError(f"the run in {self.workdir} ended after {self.step} batches, between two validations, "
                              f"which are every {period}; it cannot go on: choose another folder or delete that one")
 
-    def _fail(self, before, reason):
-        """Saves the arrays of the last good validation, and raises NonFiniteError."""
-        self._restore(**before)
+    def _fail(self, reason):
+        """Goes back to the last good validation, saves it, and raises NonFiniteError."""
+        self._restore(**self.sound[0])
         self.save()
         raise NonFiniteError(f"{reason}; the last good checkpoint is {self.path}")
 
