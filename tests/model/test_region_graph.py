@@ -448,3 +448,21 @@ def test_save_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
         region_graph.single_region(3).save(path)
     assert RegionGraph.load(path) == region_graph.single_region(2)
     assert os.listdir(tmp_path) == ["graph.json"]
+
+
+def test_large_graphs_are_counted_before_they_are_built(monkeypatch):
+    for make, message in (
+            (lambda **allow: region_graph.poon_domingos(28, 28, 1, **allow),
+             "poon_domingos.28, 28, delta=1. has 164,836 regions, 2,967,048 partitions and, .* 328,103 sums; "),
+            (lambda **allow: region_graph.random_binary_trees(2**17, 16, 1, seed=0, **allow),
+             "has 131,071 regions, 65,535 partitions and, .* 131,069 sums; .* more than 50,000 .*allow_large_graph")):
+        with pytest.raises(InputError, match=message):
+            make()
+    monkeypatch.setattr(region_graph, "LARGE", 0)
+    for make in (lambda **allow: region_graph.poon_domingos(5, 9, 3, **allow),
+                 lambda **allow: region_graph.random_binary_trees(8, 3, 1, seed=0, **allow)):
+        graph = make(allow_large_graph=True)
+        sums, _, _ = count_spn(graph, 2, 2)
+        with pytest.raises(InputError, match=f" {len(graph.regions)} regions, {len(graph.partitions)} partitions and, "
+                                             f"with two in each internal region but the root, {sums} sums"):
+            make()

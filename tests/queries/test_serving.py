@@ -129,6 +129,8 @@ def test_export_refuses_with_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     for path, options, message in ((tmp_path / "file", {}, "exists already"),
                                    (tmp_path / "file" / "below", {}, "cannot write"),
+                                   (tmp_path / "a[1]", {}, r"a\[1\] has '\['; TensorFlow .* loads no model from them"),
+                                   (tmp_path / "a?" / "b", {}, "has '.'; TensorFlow takes paths with"),
                                    (tmp_path / "new", {"num_samples": 0}, "num_samples is 0"),
                                    (tmp_path / "new", {"batch_size": -1}, "batch_size is -1")):
         with pytest.raises(InputError, match=message) as caught:

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,9 @@ import numpy as np
 import pytest
 from command_line import ROOT
 from command_line import run as run_script
+
+from spvae_tf.model.region_graph import random_binary_trees
+from spvae_tf.training import checkpoint
 
 TINY = ["--config.hidden_units=4", "--config.latent_dim=2", "--config.validate_every=8", "--config.max_batches=16"]
 CELL = "--config=configs/table1.py:{}/continuous/{}"
@@ -93,17 +97,83 @@ def test_evaluation_killed_and_started_again_loses_no_image(tmp_path):
     np.testing.assert_array_equal(np.load(values)["log_prob"], after)
 
 
-def test_ctrl_c_is_one_line(images, tmp_path):
-    flags = [CELL.format(images, "vae"), *TINY, "--config.max_batches=1000000", "--config.patience=1000000"]
-    process = subprocess.Popen([sys.executable, "scripts/train.py", *flags, f"--workdir={tmp_path}"], cwd=ROOT,
-                               text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # ignored in background
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_what_is_done_and_names_the_command_that_goes_on(images, tmp_path, number):
+    command = [sys.executable, "scripts/train.py", CELL.format(images, "vae"), *TINY, "--config.patience=1000000",
+               "--config.max_batches=1000000", f"--workdir={tmp_path / 'a run'}"]
+    process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # ignored in background
+    path = tmp_path / "a run" / "checkpoint.npz"
     deadline = time.monotonic() + 300
-    while not (tmp_path / "config.json").exists() and process.poll() is None and time.monotonic() < deadline:
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    first = checkpoint.restore(path)[1]["step"]
+    time.sleep(2)
+    for _ in range(2):  # as GNU timeout does; twice Ctrl-C may save nothing
+        process.send_signal(number)
+        if number == signal.SIGINT:
+            break
     _, err = process.communicate(timeout=300)
-    assert (process.returncode, err) == (130, "interrupted; the same command goes on\n")
+    assert (process.returncode, err) == (
+        128 + number, f"interrupted ({number.name}); the same command goes on: {shlex.join(command)}\n")
+    step = checkpoint.restore(path)[1]["step"]
+    assert step > first and list(csv.DictReader((path.parent / "log.csv").open()))[-1]["batch"] == str(step)
+
+
+ASCII = dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+HELP = """
+import runpy, sys
+sys.path.insert(0, "scripts")
+import cli
+from absl import app, flags
+app.define_help_flags()
+before, scripts = set(flags.FLAGS), sys.argv[1:]
+for script in scripts:
+    sys.argv = [script, "--help"]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        print("status", end.code)
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+"""
+
+
+def test_help_of_every_script_on_an_ascii_terminal():
+    scripts = sorted(f"scripts/{p.name}" for p in (ROOT / "scripts").glob("*.py") if p.name != "cli.py")
+    done = subprocess.run([sys.executable, "-c", HELP, *scripts], cwd=ROOT, capture_output=True, encoding="ascii",
+                          env=os.environ | ASCII, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("status 1\n") == len(scripts)  # absl's
+    assert done.stdout.count("\nExample") == len(scripts)
+
+
+def test_output_costs_no_result(workdir, tmp_path):
+    """What the terminal cannot show is replaced; a full disk and a closed pipe are gone on without."""
+    command = [sys.executable, "scripts/evaluate.py", f"--workdir={workdir}", "--num_images=3", "--num_samples=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="ascii", env=os.environ | ASCII, timeout=300)
+    assert done.returncode == 0 and " ? " in done.stdout.splitlines()[0], done.stderr
+    command = [sys.executable, "scripts/reproduce_table2.py", f"--results_dir={tmp_path}"]
+    for open_output in ("exec >/dev/full", "exec >&- 2>&-", "exec > >(true); wait $!"):
+        done = subprocess.run(["bash", "-c", f'{open_output}; exec "$@"', "-", *command], cwd=ROOT, text=True,
+                              stderr=subprocess.PIPE, timeout=300)
+        assert (done.returncode, done.stderr) == (0, ""), open_output
+        (tmp_path / "table2.csv").unlink()
+
+
+def test_home_folder_in_every_flag_that_is_a_path(images, tmp_path):
+    (tmp_path / "mine.npz").write_bytes(images.read_bytes())
+    random_binary_trees(96, 2, 1, seed=0).save(tmp_path / "graph.json")
+    flags = [CELL.replace("configs", f"{ROOT}/configs").format("~/mine.npz", "spvae"), *TINY, "--workdir=~/run",
+             "--config.graph=~/graph.json", "--config.data_dir=~/data"]
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "train.py", *flags], cwd=tmp_path, text=True,
+                          capture_output=True, env=os.environ | dict(HOME=str(tmp_path)), timeout=300)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["dataset"], config["data_dir"]) == (f"{tmp_path}/mine.npz", f"{tmp_path}/data")
+    assert not (tmp_path / "~").exists()
+    _, err = run("evaluate.py", "--workdir=~nobody.here/run", expect=2)
+    assert err.startswith("error: ~nobody.here: ~nobody.here is no user's home folder; ") and err.count("\n") == 1
 
 
 def test_picture_of_a_run_is_named_after_it(workdir, tmp_path):
@@ -127,13 +197,6 @@ def test_scripts_start_without_matplotlib():
     subprocess.run([sys.executable, "-c", loaded], cwd=ROOT / "scripts", check=True)
 
 
-def test_help_has_an_example():
-    for script in sorted(p.name for p in (ROOT / "scripts").glob("*.py") if p.name != "cli.py"):
-        assert "\nExample" in (ROOT / "scripts" / script).read_text(), script
-    out, _ = run("reproduce_table1.py", "--help", expect=1)  # absl's status
-    assert "--preset" in out and "Example" in out
-
-
 MNIST = "--config=configs/table1.py:mnist_sample/continuous/spvae"
 BAD = {  # flags of scripts/train.py, and a word that the one line must hold
     "unknown model": (["--config=configs/table1.py:mnist_sample/continuous/gan"], "gan"),
@@ -151,6 +214,7 @@ BAD = {  # flags of scripts/train.py, and a word that the one line must hold
     "values outside": ([CELL.format("outside.npz", "vae")], "x_test"),
     "NaN pixels": ([CELL.format("nan.npz", "vae")], "x_train"),
     "missing npz": ([CELL.format("none.npz", "vae")], "none.npz"),
+    "graph too large": ([MNIST, "--config.delta=1"], "164,836 regions"),
     "unwritable folder": ([MNIST, "--config.max_batches=1", "--workdir=outside.npz/run"], "outside.npz"),
 }
 
@@ -186,8 +250,8 @@ def test_bad_input_is_one_line_and_writes_nothing(case, refusals):
 def test_damaged_and_foreign_workdirs_are_refused(workdir, images, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(workdir, damaged)
-    checkpoint = damaged / "checkpoint.npz"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    path = damaged / "checkpoint.npz"
+    path.write_bytes(path.read_bytes()[:1000])
     _, err = run("evaluate.py", f"--workdir={damaged}", expect=2)
     assert "damaged" in err and len(err.strip().splitlines()) == 1
     before = (workdir / "log.csv").read_text()

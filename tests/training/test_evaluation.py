@@ -31,20 +31,26 @@ def test_evaluation_counts_every_image():
 
 
 def test_stopped_test_goes_on_with_the_same_noise(tmp_path, monkeypatch):
+    """The first images are saved at once, and all that are done when the test is interrupted."""
     model, calls = build_model("VAE", (4, 4), "discrete", 3, 2, seed=1), []
     images = np.random.default_rng(0).random([230, 16], np.float32)
     whole = evaluate(model, images, 7)
-    monkeypatch.setattr(evaluation, "SECONDS_BETWEEN_SAVES", -1)
-    write = evaluation.files.write_npz
+    write, estimate = evaluation.files.write_npz, model.estimate
 
-    def stop_at_second(path, **arrays):
+    def count(path, **arrays):
         calls.append(len(arrays["log_prob"]))
         write(path, **arrays)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation.files, "write_npz", stop_at_second)
-    with pytest.raises(KeyboardInterrupt):
+    def interrupted(*arguments, progress, **options):
+        def stop_at_second(count, values):
+            progress(count, values)
+            if count == 200:
+                raise KeyboardInterrupt
+        return estimate(*arguments, progress=stop_at_second, **options)
+
+    monkeypatch.setattr(evaluation.files, "write_npz", count)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(model, "estimate", interrupted)
         evaluate(model, images, 7, folder=tmp_path)
     resumed = evaluate(model, images, 7, folder=tmp_path)
     assert calls == [100, 200, 230, 230]  # the images that were done are not done again

@@ -145,21 +145,35 @@ def uninterrupted(tmp_path_factory):
     return trainer
 
 
-def test_resumed_run_equals_the_uninterrupted_one(tmp_path, uninterrupted, monkeypatch):
-    """Killed in its third block and resumed in a new Trainer: the same log and the same weights, to the bit."""
-    monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
-    killed = make_trainer(tmp_path, stream="restarted")
+@pytest.mark.parametrize("where, end, step", [("after a validation", SystemExit, 2), ("in a block", SystemExit, 2),
+                                              ("after a validation", KeyboardInterrupt, 3),
+                                              ("in a block", KeyboardInterrupt, 2)])
+def test_resumed_run_equals_the_uninterrupted_one(tmp_path, uninterrupted, monkeypatch, where, end, step):
+    """Killed (SystemExit) or interrupted in its third block, and resumed: the same log and weights, to the bit."""
+    if end is SystemExit:
+        monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+    stopped = make_trainer(tmp_path, stream="restarted")
+    train_block = stopped.train_block
 
-    def kill(row):
-        if row["batch"] == 3 * BLOCK:
-            raise KeyboardInterrupt
-    with pytest.raises(KeyboardInterrupt):
-        killed.run(kill)
-    assert checkpoint.restore(killed.path)[1]["step"] == 2 * BLOCK
+    def stop(row):
+        if where == "after a validation" and row["batch"] == 3 * BLOCK:
+            raise end
+
+    def block(indices, first_step):
+        bounds = train_block(indices, first_step)
+        if where == "in a block" and first_step == 2 * BLOCK:
+            raise end
+        return bounds
+
+    stopped.train_block = block
+    with pytest.raises(end):
+        stopped.run(stop)
+    assert checkpoint.restore(stopped.path)[1]["step"] == step * BLOCK == files.read_table(
+        tmp_path / "log.csv")[-1]["batch"]
     resumed = make_trainer(tmp_path, stream="restarted")
     seen = []
     resumed.run(seen.append)
-    assert len(seen) == 2
+    assert len(seen) == 4 - step
     assert curve(resumed.history) == curve(uninterrupted.history)
     assert_equal_weights(weights_of(resumed), weights_of(uninterrupted))
     arrays, state = checkpoint.restore(resumed.path)
@@ -169,6 +183,21 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path, uninterrupted, monke
     for name in ("step", "strikes", "best_step", "best_ll"):
         assert state[name] == expected_state[name]
     assert len(files.read_table(tmp_path / "log.csv")) == 4
+
+
+def test_the_first_validation_is_saved_at_once(tmp_path):
+    """A job that is killed every half minute would get nowhere otherwise."""
+    trainer = make_trainer(tmp_path)
+    script(trainer, [-1.0])
+    with pytest.raises(StopIteration):  # at the second validation
+        trainer.run()
+    assert checkpoint.restore(trainer.path)[1]["step"] == BLOCK
+    interrupted = make_trainer(tmp_path / "other")
+    script(interrupted, [])
+    interrupted.validate = lambda step: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run()
+    assert not interrupted.path.exists()  # there is nothing to go on with
 
 
 @pytest.mark.parametrize("stream", ["epochs", "restarted"])
