@@ -114,8 +114,11 @@ def run(main, commands=()):
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except NonFiniteError as error:
+    except (NonFiniteError, OSError) as error:
         print(f"failed: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        print(f"failed: memory is too small: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt as error:
         number = signal.Signals(*error.args or [signal.SIGINT])

@@ -42,9 +42,16 @@ def write_atomically(path, write):
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise InputError(f"cannot write {path}: {_reason(error)}") from error
     finally:
         _remove(temporary)
+
+
+def _reason(error):
+    """Why a file cannot be written."""
+    if isinstance(error, FileExistsError):
+        return "where its folder should be lies a file or a link that leads nowhere"
+    return error.strerror or error
 
 
 def _remove_leftovers(folder, name=None):
@@ -93,7 +100,7 @@ def lock(folder, wait=False):
         raise InputError(f"another process is at work in {folder}; wait for it, or choose another folder"
                          f"{_holder(folder / '.lock')}") from error
     except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise InputError(f"cannot write {folder}/.lock: {_reason(error)}") from error
     try:
         _remove_leftovers(folder)
         yield

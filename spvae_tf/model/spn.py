@@ -14,6 +14,7 @@ log-weight stands for each pair of a sum n and its product c; `log_weights` are 
 import dataclasses
 import functools
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -22,6 +23,8 @@ import tensorflow as tf
 from spvae_tf.errors import InputError, check_integer
 from spvae_tf.model.region_graph import RegionGraph
 from spvae_tf.ops.functions import draw_index, log_sum_exp, quotients, ratios, softmax
+
+MAX_PRODUCTS = 20_000_000  # some gigabytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +124,7 @@ class SumProductNetwork(keras.layers.Layer):
         check_integer("num_components", num_components)
         self.graph = RegionGraph.from_json(graph) if isinstance(graph, str) else graph
         self.num_sums, self.num_components, self.seed = num_sums, num_components, seed
+        self._check_size()
         self.levels, self.num_weights, self.num_nodes, self._unit = compile_levels(self.graph, num_sums, num_components)
         self._root = self.num_nodes - 1 if self.levels else 0  # without a level the only leaf is the root
         self._parents = parent_products(self.levels, self.num_nodes)
@@ -133,6 +137,15 @@ class SumProductNetwork(keras.layers.Layer):
                 shape=(self.num_weights,), name="sum_weights", dtype=self.variable_dtype,
                 initializer=keras.initializers.RandomNormal(0.0, 1.0, seed=seed))
         self.built = True
+
+    def _check_size(self):
+        """Raises InputError for more products than memory holds, before they are laid out."""
+        nodes = dict.fromkeys(self.graph.regions, self.num_sums) | dict.fromkeys(self.graph.leaf_regions,
+                                                                                 self.num_components)
+        count = sum(math.prod(nodes[child] for child in partition.children) for partition in self.graph.partitions)
+        if count > MAX_PRODUCTS:
+            raise InputError(f"num_sums is {self.num_sums} and num_components {self.num_components}; they make "
+                             f"{count:,} products, which may be {MAX_PRODUCTS:,} at most")
 
     def get_config(self):
         return super().get_config() | {"graph": self.graph.to_json(), "num_sums": self.num_sums,

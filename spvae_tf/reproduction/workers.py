@@ -201,6 +201,7 @@ def _shares_of_cores(workers):
 def _set_up_process(log):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent this process
     runtime.end_softly()
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of all processes, which a process that is ended leaves
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(log, "a", encoding="utf-8") as file:  # several workers' bars would overwrite each other
         os.dup2(file.fileno(), sys.stderr.fileno())

@@ -6,6 +6,7 @@ A `config` elsewhere in this module is resolved. H and n_z of every cell: paper_
 
 import hashlib
 import math
+import os
 from pathlib import Path
 
 import ml_collections
@@ -165,7 +166,8 @@ def with_defaults(recorded):
 
 def as_recorded(config):
     """`settings_of` as a record has it, without places of files on a machine."""
-    settings = settings_of(config) | {"dataset": Path(config.dataset).name}
+    name = os.fsencode(Path(config.dataset).name).decode("utf-8", "surrogateescape")  # alike in every locale
+    settings = settings_of(config) | {"dataset": name}
     del settings["data_dir"]
     return settings
 

@@ -368,3 +368,11 @@ def test_initial_weights_follow_the_seed():
     assert not np.array_equal(weights, other.sum_weights)
     assert abs(weights.mean()) < 4 / math.sqrt(1576)
     assert abs(weights.std() - 1) < 4 / math.sqrt(2 * 1576)
+
+
+def test_too_many_products_are_refused_before_they_are_laid_out():
+    graph = poon_domingos(4, 4, 1)
+    with pytest.raises(InputError, match="num_sums is 100000 and num_components 2; .* [0-9,]{12,} products, "):
+        SumProductNetwork(graph, num_sums=100_000)
+    with pytest.raises(InputError, match="num_sums is 2 and num_components 100000; "):
+        SumProductNetwork(graph, num_components=100_000)

@@ -12,7 +12,7 @@ import pytest
 from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation, table1, workers
-from spvae_tf.training import configuration, run
+from spvae_tf.training import checkpoint, configuration, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,18 +133,28 @@ def test_a_killed_worker_costs_one_run_and_two_workers_make_what_one_makes(start
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="reads /proc")
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_workers_end_with_the_script(start, tmp_path, end):
+    """What each of them has trained is saved first, unless the script was killed."""
     process, pids = start("-z2-seed0: to be run", "--max_batches=1000000000", f"--results_dir={tmp_path}")
-    folders = [tmp_path / "paper" / "runs" / f"vae-mnist_sample-discrete-grid-h4-z{z}-seed0" for z in (1, 2)]
-    wait_until(lambda: all((folder / "config.json").exists() for folder in folders))  # both have begun
+    paths = [tmp_path / "paper" / "runs" / f"vae-mnist_sample-discrete-grid-h4-z{z}-seed0" / "checkpoint.npz"
+             for z in (1, 2)]
+    wait_until(lambda: all(path.exists() for path in paths))
+    steps = [checkpoint.restore(path)[1]["step"] for path in paths]
+    if end != signal.SIGKILL:
+        time.sleep(3)
     process.send_signal(end)
-    process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     wait_until(lambda: not any(map(is_alive, pids)))
     orphans = [pid for pid in pids if is_alive(pid)]
     for pid in orphans:
         os.kill(pid, signal.SIGKILL)
-    assert len(pids) == 2 and not orphans and process.returncode != 0
+    assert len(pids) == 2 and not orphans
+    if end == signal.SIGKILL:
+        assert process.returncode == -end
+    else:
+        assert process.returncode == 128 + end and err.count("\n") == 1 and "the same command goes on: " in err, err
+        assert all(checkpoint.restore(path)[1]["step"] > step for path, step in zip(paths, steps))
 
 
 def wait_until(condition, seconds=120):
