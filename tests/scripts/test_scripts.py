@@ -97,7 +97,7 @@ def test_evaluation_killed_and_started_again_loses_no_image(tmp_path):
     np.testing.assert_array_equal(np.load(values)["log_prob"], after)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_what_is_done_and_names_the_command_that_goes_on(images, tmp_path, number):
     command = [sys.executable, "scripts/train.py", CELL.format(images, "vae"), *TINY, "--config.patience=1000000",
                "--config.max_batches=1000000", f"--workdir={tmp_path / 'a run'}"]
