@@ -5,7 +5,7 @@ import keras
 from spvae_tf.errors import InputError
 from spvae_tf.model.mixture import Mixture, check_image_shape
 from spvae_tf.model.region_graph import poon_domingos, single_region
-from spvae_tf.queries import density, images, latent
+from spvae_tf.queries import density, images, latent, masks
 
 # name -> (is there an SPN over super-pixels?, experts)
 MODELS = {"SPVAE": (True, "dense"), "VAE": (False, "dense"),
@@ -18,6 +18,14 @@ class SPVAE(Mixture):
 
     A query is a function of a model in queries/ and a method here: `model.sample(n)` is `images.sample(model, n)`.
     """
+
+    def __call__(self, x, *args, **kwargs):
+        masks.check_call(self, x)  # Keras would wrap the message of an error in `call`
+        return super().__call__(x, *args, **kwargs)
+
+    def call(self, x, num_samples=5, seed=None):
+        """As `Mixture.call`; images that a query would refuse raise InputError, or InvalidArgumentError in a graph."""
+        return super().call(masks.assert_images(self, x), num_samples, seed)
 
     log_prob = density.log_prob
     estimate = density.estimate
@@ -42,12 +50,12 @@ def canonical_name(model):
 
 
 def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, delta=None, graph=None, num_sums=2,
-                num_components=2, seed=0, allow_large_graph=False):
+                num_components=2, seed=0, whole_counts=True, allow_large_graph=False):
     """One of the paper's four models.
 
     Args:
       model: "SPVAE", "VAE", "Conv-SPVAE" or "Conv-VAE".
-      image_shape, likelihood, hidden_units, latent_dim, num_sums, num_components, seed: as in `Mixture`.
+      image_shape, likelihood, hidden_units, latent_dim, num_sums, num_components, seed, whole_counts: as in `Mixture`.
       delta: Δ, side of a super-pixel; None divides the longer side into at most four, 7 pixels each for 28×28 and 8 for
         32×32 (section 4). Ignored by the VAEs, which have a single region and component.
       graph: RegionGraph to use instead of Poon & Domingos' (SPVAE and Conv-SPVAE).
@@ -65,4 +73,5 @@ def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, del
     elif graph is None:
         delta = -(-max(image_shape) // 4) if delta is None else delta
         graph = poon_domingos(height, width, delta, allow_large_graph)
-    return SPVAE(graph, image_shape, likelihood, architecture, hidden_units, latent_dim, num_sums, num_components, seed)
+    return SPVAE(graph, image_shape, likelihood, architecture, hidden_units, latent_dim, num_sums, num_components, seed,
+                 whole_counts)

@@ -8,7 +8,7 @@ from spvae_tf.training.data import Dataset
 
 def make_dataset(num_train=24):
     rng = np.random.default_rng(0)
-    train, validation, test = (rng.random((n, 144), np.float32) for n in (num_train, 7, 9))
+    train, validation, test = (np.float32(rng.integers(0, 256, (n, 144)) / 255) for n in (num_train, 7, 9))
     return Dataset("tiny", (12, 12), train, validation, test, None, None, None)
 
 

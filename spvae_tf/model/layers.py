@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from spvae_tf.ops import small_conv
 from spvae_tf.ops.functions import dense, repeat_along_last, softplus
+from spvae_tf.ops.noise import drawn_in_float32
 
 
 def _seed(rng):
@@ -29,7 +30,7 @@ class StackedDense(keras.layers.Layer):
         stddev = math.sqrt(1.3 * 2 / num_inputs)
         self.kernel = self.add_weight(
             shape=(num_experts, num_inputs, units), name="kernel",
-            initializer=keras.initializers.TruncatedNormal(0.0, stddev, seed=_seed(rng)))
+            initializer=drawn_in_float32(keras.initializers.TruncatedNormal(0.0, stddev, seed=_seed(rng))))
         self.bias = self.add_weight(shape=(num_experts, 1, units), name="bias", initializer="zeros")
         self.built = True  # or Keras would trace everything twice, to find out what there is to build
 
@@ -59,7 +60,7 @@ class StackedConv(keras.layers.Layer):
         limit = math.sqrt(6 / (9 * sum(channels)))  # Glorot's uniform (released code)
         self.kernel = self.add_weight(
             shape=(num_experts, 3, 3, *taps), name="kernel",
-            initializer=keras.initializers.RandomUniform(-limit, limit, seed=_seed(rng)))
+            initializer=drawn_in_float32(keras.initializers.RandomUniform(-limit, limit, seed=_seed(rng))))
         self.bias = self.add_weight(shape=(num_experts, 1, channels[1]), name="bias", initializer="zeros")
         self.built = True  # as above
 

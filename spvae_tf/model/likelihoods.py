@@ -7,7 +7,8 @@ number per image, which passes through the SPN untouched.
 A new p(x | z) is a class with the names of these two, registered in LIKELIHOODS; models, training, queries and scripts
 then take it. Also add it to reference.py, PIXEL_LOG_PROBS, and to tests/model/test_likelihoods.py. All is pixel by
 pixel, of x [..., pixels] in [0, 1] and `outputs`, a tuple of `num_outputs` tensors of the decoder that broadcast
-against x; log-densities are in nats, and `mean` lies in [0, 1]. `log_base` is 0 where no part is free of parameters.
+against x; log-densities are in nats, and `mean` lies in [0, 1]. `log_base` is 0 where no part is free of parameters;
+`of_counts` says that pixels are counts over NUM_TRIALS.
 """
 
 import math
@@ -32,6 +33,7 @@ class Gaussian:
 
     name = "continuous"
     num_outputs = 2
+    of_counts = False
 
     def log_base(self, x):
         """−½ log 2π."""
@@ -64,6 +66,7 @@ class Binomial:
 
     name = "discrete"
     num_outputs = 1
+    of_counts = True
 
     def log_base(self, x):
         """log of the binomial coefficient (255 over 255·x)."""

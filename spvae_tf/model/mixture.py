@@ -35,11 +35,13 @@ class Mixture(keras.Model):
       likelihood, architecture: "continuous" or "discrete"; of the experts, "dense", "conv_leaf" or "conv_image".
       hidden_units: H, of each hidden layer of a dense expert, of the one dense layer of a convolutional encoder.
       latent_dim, num_sums, num_components: n_z; K_sum, sums per internal region; K_leaf, experts per leaf region.
-      seed: of the initial weights.
+      seed: of the initial weights; the same for float32 and float64.
+      whole_counts: whether queries of a discrete model raise InputError at a pixel that is no multiple of 1/255. SVHN
+        as the authors prepared it has such pixels.
     """
 
     def __init__(self, graph, image_shape, likelihood, architecture="dense", hidden_units=32, latent_dim=25,
-                 num_sums=2, num_components=2, seed=0, **kwargs):
+                 num_sums=2, num_components=2, seed=0, whole_counts=True, **kwargs):
         super().__init__(**kwargs)
         check_policy(self.dtype_policy)
         check_integer("hidden_units", hidden_units)
@@ -53,7 +55,10 @@ class Mixture(keras.Model):
                              f"{math.prod(self.image_shape)} pixels; the region graph has {self.graph.num_variables}")
         self.likelihood = get_likelihood(likelihood)
         self._settings = dict(architecture=architecture, hidden_units=hidden_units, latent_dim=latent_dim,
-                              num_sums=num_sums, num_components=num_components, seed=seed)
+                              num_sums=num_sums, num_components=num_components, seed=seed,
+                              whole_counts=whole_counts)
+        self.takes_counts = self.likelihood.of_counts and whole_counts
+        self.supports_jit = False  # or Keras would compile `predict` for every size of a batch
         self.latent_dim, self.num_components = latent_dim, num_components
         self.num_experts = len(self.graph.leaf_regions) * num_components
         leaf_size = self._place_leaves(architecture)
@@ -131,9 +136,17 @@ class Mixture(keras.Model):
         return [self.num_experts, num_samples, batch, self.latent_dim]
 
     def call(self, x, num_samples=5, seed=None):
-        """One draw of the bound with k = `num_samples`, [batch]; the Keras way to call a model."""
-        x = tf.convert_to_tensor(x)
-        bits = random_bits(self.noise_shape(num_samples, x.shape[0]), make_seed(seed))
+        """One draw of the bound with k = `num_samples`, [batch]: what Keras calls, as in `predict`.
+
+        For log p(x) take `log_prob`, which streams any k. The batch size may be unknown; without a `seed` the noise is
+        fresh in every call, in a graph too.
+        """
+        x, _ = tf.convert_to_tensor(x), check_integer("num_samples", num_samples)
+        if seed is None and tf.is_symbolic_tensor(x):
+            bits_seed = tf.random.uniform([2], tf.int32.min, tf.int32.max, tf.int32)
+        else:
+            bits_seed = make_seed(seed)
+        bits = random_bits(self.noise_shape(num_samples, x.shape[0] or tf.shape(x)[0]), bits_seed)
         return self.bound(x, self.log_base(x), standard_normal(bits, x.dtype))
 
     def encode(self, x, observed=None):
@@ -155,9 +168,9 @@ class Mixture(keras.Model):
 
     def decode(self, z):
         """What parametrises p(x_l | z_l) (3), for k samples z: a tuple of [experts, k, batch, pixels of a leaf]."""
-        num_experts, samples, batch, _ = z.shape
-        outputs = self.decoder(tf.reshape(z, [num_experts, samples * batch, z.shape[3]]))
-        return tuple(tf.reshape(output, [num_experts, samples, batch, -1]) for output in outputs)
+        num_experts, samples, _, latent_dim = z.shape
+        outputs = self.decoder(tf.reshape(z, [num_experts, -1, latent_dim]))
+        return tuple(tf.reshape(output, [num_experts, samples, -1, output.shape[2]]) for output in outputs)
 
     def log_likelihood(self, x, outputs, observed=None):
         """log p(x_l | z_l,i) of outputs of `decode`, [experts, k, batch], without the base measure. Given z the pixels

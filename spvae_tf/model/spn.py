@@ -23,6 +23,7 @@ import tensorflow as tf
 from spvae_tf.errors import InputError, check_integer
 from spvae_tf.model.region_graph import RegionGraph
 from spvae_tf.ops.functions import draw_index, log_sum_exp, quotients, ratios, softmax
+from spvae_tf.ops.noise import drawn_in_float32
 
 MAX_PRODUCTS = 20_000_000  # some gigabytes
 
@@ -135,7 +136,7 @@ class SumProductNetwork(keras.layers.Layer):
         if self.num_weights:
             self.sum_weights = self.add_weight(
                 shape=(self.num_weights,), name="sum_weights", dtype=self.variable_dtype,
-                initializer=keras.initializers.RandomNormal(0.0, 1.0, seed=seed))
+                initializer=drawn_in_float32(keras.initializers.RandomNormal(0.0, 1.0, seed=seed)))
         self.built = True
 
     def _check_size(self):

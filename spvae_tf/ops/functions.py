@@ -59,13 +59,13 @@ def halves(x):
 
 @tf.custom_gradient
 def sum_last(x):
-    """Σ over the last axis, [..., n] -> [...], of a known shape, as a product with ones.
+    """Σ over the last axis, [..., n] -> [...], of a known length, as a product with ones.
 
     On a CPU XLA then computes what is summed while it sums. The gradient is written out, or it would be a product too.
     """
-    rows = tf.reshape(x, [-1, x.shape[-1]])
-    total = tf.reshape(tf.matmul(rows, tf.ones([x.shape[-1], 1], x.dtype)), x.shape[:-1])
-    return total, lambda upstream: tf.broadcast_to(tf.expand_dims(upstream, -1), x.shape)
+    rows, shape = tf.reshape(x, [-1, x.shape[-1]]), x.shape if x.shape.is_fully_defined() else tf.shape(x)
+    total = tf.reshape(tf.matmul(rows, tf.ones([x.shape[-1], 1], x.dtype)), shape[:-1])
+    return total, lambda upstream: tf.broadcast_to(tf.expand_dims(upstream, -1), shape)
 
 
 def dense(rows, kernel, bias, fill_up=False):

@@ -33,6 +33,11 @@ def split(seed, count):
     return tf.unstack(tf.random.split(seed, count))
 
 
+def drawn_in_float32(initializer):
+    """A Keras initializer that draws the same numbers whatever the dtype: in float32, then cast."""
+    return lambda shape, dtype: tf.cast(initializer(shape, "float32"), dtype)
+
+
 def random_bits(shape, seed):
     """uint32 of a shape, 32 random bits each."""
     return tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.uint32)

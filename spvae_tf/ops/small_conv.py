@@ -129,7 +129,7 @@ def dense_to_images(kernel, bias, rows, size):
     columns = tf.pad(tf.transpose(rows, [0, 2, 1]), [[0, 0], [0, surplus], [0, missing]], constant_values=1)
     matrices = tf.reshape(tf.transpose(kernel, [0, 2, 3, 4, 1]), [experts, units, -1])
     images = _product(matrices, tf.reshape(kernel, [experts, -1, units]), columns)
-    return (tf.reshape(images, [experts, -1, *size, columns.shape[2] or -1]),)
+    return (tf.reshape(images, [experts, units // math.prod(size), *size, columns.shape[2] or -1]),)
 
 
 def convolve(kernel, bias, images, transposed, activation):

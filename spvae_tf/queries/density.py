@@ -19,6 +19,7 @@ from spvae_tf.queries import leaves, masks
 from spvae_tf.queries.batches import in_batches
 
 EVALUATION_BATCH = 100  # images whose samples are streamed together
+MOST_SAMPLES = 2**31 - 1  # that an int32 counts
 REFINEMENT_SAMPLES = 5  # of the ELBO that a step of refinement climbs
 REFINEMENT_RATE = 0.2  # Adam's at the first step; falls in a straight line to 0 at the last
 
@@ -77,7 +78,7 @@ class Bound(typing.NamedTuple):
 
 def from_leaves(model, answer, x, num_samples, observed, seed, refinements=0, progress=None, skip=0):
     """Checks images and returns `answer(x, observed, Bound)` of every batch of them; the rest is as in `estimate`."""
-    num_samples = check_integer("num_samples", num_samples)
+    num_samples = check_integer("num_samples", num_samples, high=MOST_SAMPLES)
     check_integer("refinements", refinements, low=0)
 
     def query(x, observed, seed):
@@ -201,7 +202,7 @@ def diagnose(model, x, num_samples=1000, observed=None, tolerance=None, seed=Non
     k is at least 2. By `tolerance` nats, above 0, a bound that has levelled off may differ from the last; None takes
     twice the standard error of each image.
     """
-    num_samples = check_integer("num_samples", num_samples, low=2)
+    num_samples = check_integer("num_samples", num_samples, low=2, high=MOST_SAMPLES)
     if tolerance is not None and not (isinstance(tolerance, numbers.Real) and tolerance > 0):
         raise InputError(f"tolerance is {tolerance!r}; it must be a positive number of nats")
     ladder = [2**n for n in range((num_samples - 1).bit_length())] + [num_samples]

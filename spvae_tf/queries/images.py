@@ -46,7 +46,8 @@ def _draw_from_prior(model, bits, tree_bits):
 
 @compiled(jit=False)
 def _draw_pixels(model, outputs, seed):
-    return model.likelihood.draw(outputs, seed)
+    draws = model.likelihood.draw([tf.cast(output, tf.float32) for output in outputs], seed)  # the same in float64
+    return tf.cast(draws, model.variable_dtype)
 
 
 def inpaint(model, x, observed, num_draws=None, mean=True, num_samples=100, seed=None):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from spvae_tf import files
 from spvae_tf.errors import InputError, check_integer
 from spvae_tf.ops.device import CPU_CODES, at_once_on_cpu
+from spvae_tf.queries import masks
 from spvae_tf.queries.batches import in_batches_of_a_graph
 from spvae_tf.queries.density import streamed_bound
 from spvae_tf.queries.images import posterior_mean, sample_batch
@@ -31,7 +32,7 @@ class Served(tf.Module):
                 same = tf.shape(x), tf.shape(observed), "x and observed must have the same shape"
                 with tf.control_dependencies([tf.debugging.assert_equal(*same)]):
                     x = tf.where(observed, x, 0)
-                tf.debugging.Assert(tf.reduce_all((x >= 0) & (x <= 1)), ["observed pixels must lie in [0, 1]"])
+                x = masks.assert_images(model, x)
                 return in_batches_of_a_graph(query, [x, observed], seed, batch_size, x.dtype)
             return tf.function(answer, input_signature=[images, observed, seed])
 
@@ -55,9 +56,9 @@ def export(model, path, num_samples=100, batch_size=10):
     * sample(n, seed): [n, pixels], E[x | z] of n new images, an int32.
 
     `num_samples` is their k, and they answer `batch_size` images together. A seed is int32 [2] (`ops.noise.make_seed`).
-    Observed pixels outside [0, 1], x and observed of different shapes, and a negative n fail with
-    InvalidArgumentError. Raises InputError when the folder exists, cannot be written or could not be read again, or a
-    count is below 1.
+    Observed pixels outside [0, 1] or, of a discrete model, between counts, x and observed of different shapes, and a
+    negative n fail with InvalidArgumentError. Raises InputError when the folder exists, cannot be written or could not
+    be read again, or a count is below 1.
     """
     check_integer("num_samples", num_samples)
     check_integer("batch_size", batch_size)

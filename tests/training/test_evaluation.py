@@ -33,7 +33,7 @@ def test_evaluation_counts_every_image():
 def test_stopped_test_goes_on_with_the_same_noise(tmp_path, monkeypatch):
     """The first images are saved at once, and all that are done when the test is interrupted."""
     model, calls = build_model("VAE", (4, 4), "discrete", 3, 2, seed=1), []
-    images = np.random.default_rng(0).random([230, 16], np.float32)
+    images = np.float32(np.random.default_rng(0).integers(0, 256, [230, 16]) / 255)
     whole = evaluate(model, images, 7)
     write, estimate = evaluation.files.write_npz, model.estimate
 
@@ -63,7 +63,7 @@ def test_stopped_test_goes_on_with_the_same_noise(tmp_path, monkeypatch):
 @pytest.mark.parametrize("other", ["model", "images"])
 def test_values_of_another_test_are_not_taken(tmp_path, other):
     model = build_model("VAE", (4, 4), "discrete", 3, 2, seed=1)
-    images = np.random.default_rng(0).random([9, 16], np.float32)
+    images = np.float32(np.random.default_rng(0).integers(0, 256, [9, 16]) / 255)
     evaluate(model, images, 7, folder=tmp_path)
     if other == "model":
         model = build_model("VAE", (4, 4), "discrete", 3, 2, seed=2)
