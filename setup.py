@@ -25,6 +25,7 @@ setup(
         "matplotlib>=3.8",
         "ml_collections>=1.0",
         "numpy>=1.26,<3",
+        "pillow>=10.1",
         "tensorflow>=2.20,<2.22",
         "tensorflow-datasets>=4.9.9,<5",
         "tensorflow-probability>=0.25,<0.26",

@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from spvae_tf.errors import InputError
 from spvae_tf.training import provenance
+from spvae_tf.training.data import SPLITS, describe
 from spvae_tf.training.run import Run, tensorboard_writer
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/table1.py:DATASET/LIKELIHOOD/MODEL.")
@@ -25,9 +26,13 @@ def main():
     if not _WORKDIR.value:
         raise InputError("--workdir is empty; it must name a folder")
     run = Run(_CONFIG.value, _WORKDIR.value)
+    config, dataset = run.config, run.dataset
+    counts = ", ".join(f"{len(getattr(dataset, split))} {split}" for split in SPLITS)
+    height, width = dataset.image_shape
+    print(f"{counts} images of {height}×{width} pixels, "
+          + describe(dataset.num_constant, config.dataset, config.likelihood, config.round_pixels, config.preparation))
     print(f"on {provenance.device()}:", flush=True)
     trainer = run.train(tensorboard_writer(run.workdir) if _TENSORBOARD.value else None)
-    config, dataset = run.config, run.dataset
     print(f"{config.model} on {dataset.name}, {config.likelihood}, protocol {config.protocol}, seed {config.seed}, "
           f"{len(dataset.train)} training images")
     print(f"best validation ELBO (k = {config.train_samples}, {len(dataset.validation)} images) "

@@ -5,6 +5,7 @@ integer `seed`. It returns the files that it wrote. Files that cannot be read or
 """
 
 import math
+import typing
 from pathlib import Path
 
 import matplotlib
@@ -13,55 +14,78 @@ import tensorflow as tf
 
 from spvae_tf.errors import InputError
 from spvae_tf.files import read_npz, write_atomically, write_npz, write_table
-from spvae_tf.queries.masks import HIDDEN_HALVES, hide_half
+from spvae_tf.model.likelihoods import get_likelihood
+from spvae_tf.queries.masks import HIDDEN_HALVES, ROUNDING, check_counts, hide_half
 from spvae_tf.training import data
+from spvae_tf.training.picture_files import FORMATS, read_pictures
 
 GAP, SCALE = 2, 3  # of grids: white pixels between pictures, screen pixels per pixel
 PICTURES = 16  # at most, in a row of a grid
+GAUSSIAN_REACH = 7  # outside [0, 1], that a Gaussian of deviation 1 may draw
 
 
-def read_images(path, image_shape, likelihood, dataset, round_pixels=None, seed=0, mask=None):
-    """(x [n, pixels] in [0, 1]; the images' names, their files' or their numbers; which pixels `mask` leaves observed).
+class Images(typing.NamedTuple):
+    """Images out of files, prepared."""
+    x: np.ndarray  # float32 [n, pixels] in [0, 1]
+    names: list  # of their files, or their numbers
+    observed: np.ndarray  # bool [n, pixels], what a mask leaves
+    report: list  # lines that account for every file, and say how images were prepared
 
-    `path` is a folder of .png files (8-bit grey or RGB), or an .npz with an array x: integers in 0..255 or floats in
-    [0, 1], [n, H, W], [n, H, W, 1] or [n, H, W, 3]. Images are prepared as those of the run that trained the model,
-    each by its observed pixels (`data.prepare`); for the "continuous" likelihood `seed` decides the noise.
+
+def read_images(path, image_shape, likelihood, dataset, round_pixels=None, seed=0, mask=None, preparation="authors",
+                background=None, clip=False):
+    """The Images of a folder of pictures, or of an .npz with an array x; raises InputError where there are none.
+
+    Pictures that cannot be read are left out and named in the report; an .npz is read as a whole or not at all.
+
+    Args:
+      path: of a folder or a picture (`picture_files.read_pictures`), or of an .npz whose array x is as in
+        `data.check_images`.
+      image_shape, likelihood: (height, width) and name, of the model.
+      dataset, round_pixels, preparation: as in `data.prepare`: those of the run that trained the model.
+      seed: of the noise that the authors' preparation adds for the "continuous" likelihood.
+      mask: as in `read_mask`. Images are prepared by their observed pixels alone.
+      background: black or white, on which transparent pixels lie.
+      clip: whether values of floating point outside [0, 1] are cut off; they raise InputError otherwise.
     """
-    path = Path(path)
-    if path.is_dir():
-        images, names = _read_pngs(path)
+    path, where = Path(path), f"{path}: array 'x'"
+    if path.is_dir() or path.suffix.lower() in FORMATS:
+        images, names, report = read_pictures(path, image_shape, background)
     else:
         images = read_npz(path, ["x"])["x"]
-        names = [str(number) for number in range(len(images))] if images.ndim else []
-    if images.ndim >= 3 and images.shape[1:3] != tuple(image_shape):
+        data.check_array(images, where)
+        names = [str(number) for number in range(len(images))]
+        report = [f"read {len(names)} images in {path}"]
+    if images.shape[1:3] != tuple(image_shape):
         raise InputError(f"{path} has images of {images.shape[1]}×{images.shape[2]} pixels; "
                          f"the model takes {image_shape[0]}×{image_shape[1]}")
     observed = read_mask(mask, len(names), image_shape).reshape(-1, *image_shape)
-    if images.ndim in (3, 4):
-        images[~observed] = 0
-    images = data.check_images(images, f"{path}: array 'x'")
+    images[~observed] = data.full_scale(images.dtype)  # opaque, too, where there is alpha
+    if images.dtype.kind == "f":
+        images, num_outside = _cut_off(images, where, likelihood, clip)
+        report += [f"{num_outside} values outside [0, 1] cut off"] * clip
+    images = data.check_images(images, where, background)
     darkest = np.where(observed, images, images.max()).min(axis=(1, 2), keepdims=True)
-    x = data.prepare(np.where(observed, images, darkest), dataset, round_pixels)
-    if likelihood == "continuous":
+    images = np.where(observed, images, darkest)
+    x = data.prepare(images, dataset, round_pixels, preparation)
+    if get_likelihood(likelihood).of_counts and data.has_whole_counts(dataset, round_pixels, preparation):
+        check_counts(x, names, "--round_pixels")
+    elif (likelihood, preparation) == ("continuous", "authors"):
         x = data.perturb(x, np.random.default_rng(seed))
-    return x, names, observed.reshape(len(names), -1)
+    report.append(data.describe(data.count_constant(images), dataset, likelihood, round_pixels, preparation))
+    return Images(x, names, observed.reshape(len(names), -1), report)
 
 
-def _read_pngs(folder):
-    """(RGB images uint8 [n, H, W, 3], names of their files) of a folder."""
-    files = sorted(folder.glob("*.png"))
-    if not files:
-        raise InputError(f"{folder} holds no .png files")
-    images = []
-    for file in files:
-        try:
-            images.append(tf.io.decode_png(file.read_bytes(), channels=3).numpy())
-        except (tf.errors.InvalidArgumentError, OSError) as error:
-            raise InputError(f"{file}: not a readable .png file") from error
-    shapes = {image.shape: file.name for image, file in zip(images, files)}
-    if len(shapes) > 1:
-        raise InputError(f"{folder} has images of several sizes, as {' and '.join(shapes.values())}")
-    return np.stack(images), [file.name for file in files]
+def _cut_off(images, where, likelihood, clip):
+    """(images cut off at 0 and 1 if `clip`, the number of values outside); else InputError where a Gaussian draws."""
+    outside = (images < 0) | (images > 1)
+    if clip:
+        return np.clip(images, 0, 1), np.count_nonzero(outside)
+    beyond = np.abs(images - 0.5)[outside]
+    if likelihood == "continuous" and ROUNDING < beyond.max(initial=0) - 0.5 < GAUSSIAN_REACH:
+        raise InputError(f"{where} has values from {images.min()!s} to {images.max()!s}, as the draws of a Gaussian; "
+                         "allowed: floats in [0, 1], to which --clip cuts them off")
+    return images, 0
 
 
 def read_mask(mask, count, image_shape):

@@ -34,7 +34,7 @@ def cross_validations(configs):
     for config in configs:
         if config.preset == "grid":
             name = config.name.replace(f"-h{config.hidden_units}-z{config.latent_dim}", "", 1)
-            if config.preparation != "authors":
+            if config.preparation == configuration.EARLIER:
                 name += ", images prepared in an earlier way"  # no point of the same grid
             found.setdefault(name, []).append(config)
     return found

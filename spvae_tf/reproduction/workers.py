@@ -125,7 +125,8 @@ class _Maker:
             gc.collect()
 
     def _data_of(self, config):
-        key = (config.dataset, config.likelihood, config.train_fraction, config.data_seed, config.round_pixels)
+        key = (config.dataset, config.likelihood, config.train_fraction, config.data_seed, config.round_pixels,
+               config.preparation)
         if key not in self._loaded:
             self._loaded.clear()  # one at a time: CIFAR-10 takes 250 MB
             self._loaded[key] = run.load_data(config)

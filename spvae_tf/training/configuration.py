@@ -16,7 +16,7 @@ from spvae_tf.errors import InputError, check_choice, check_integer
 from spvae_tf.model.likelihoods import get_likelihood
 from spvae_tf.model.region_graph import RegionGraph
 from spvae_tf.spvae import MODELS, canonical_name
-from spvae_tf.training.data import DATASETS, check_name, dataset_name, fingerprint
+from spvae_tf.training.data import DATASETS, PREPARATIONS, check_name, dataset_name, fingerprint
 
 # PAPER: the paper's text (section 4); RELEASED: the code that made the authors' tables. `patience` validations in a row
 # without a new best end a run, a reading of "decreased five times consecutively"; `stream` is a function of streams.py.
@@ -24,8 +24,7 @@ PAPER = dict(learning_rate_spvae=0.001, learning_rate_vae=0.001, patience=5, str
 RELEASED = dict(learning_rate_spvae=0.01, learning_rate_vae=0.001, patience=11, stream="restarted")
 PROTOCOLS = {"paper": PAPER, "released": RELEASED}
 STREAMS = ("epochs", "restarted")
-# of the images: as the authors prepared them (data.py), or as this repository did before (in old records alone)
-PREPARATIONS = ("authors", "earlier")
+EARLIER = "earlier"  # the preparation of records without the key: as this repository did before
 
 # a type marks an optional setting, None by default
 SETTINGS = dict(
@@ -34,8 +33,9 @@ SETTINGS = dict(
     graph=str,  # JSON, or the path of a file of it; None: Poon and Domingos'
     allow_large_graph=False,  # of more than region_graph.LARGE regions
     num_sums=2, num_components=2,
-    seed=0, data_seed=0, data_dir=str, train_fraction=1.0, preparation="authors",
-    round_pixels=bool,  # None: as the authors do, all data sets but SVHN
+    seed=0, data_seed=0, data_dir=str, train_fraction=1.0,
+    preparation="authors",  # or "raw": pixel / 255, nothing else
+    round_pixels=bool,  # None: as the authors do, all data sets but SVHN; none of raw images
     batch_size=128, train_samples=5, validate_every=128,
     max_batches=int,  # None: early stopping ends the run
     learning_rate=float, patience=int, stream=str,  # None: the protocol's
@@ -110,7 +110,7 @@ def _fill_in_protocol(config):
 
 def _check_values(config):
     check_choice("stream", config.stream, STREAMS)
-    check_choice("preparation", config.preparation, PREPARATIONS)
+    check_choice("preparation", config.preparation, (*PREPARATIONS, EARLIER))
     for key in ("hidden_units", "latent_dim", "num_sums", "num_components", "batch_size", "train_samples",
                 "validate_every", "patience", "shuffle_buffer", "test_samples", "delta", "max_batches",
                 "num_test_images", "seed", "data_seed"):
@@ -138,9 +138,10 @@ def changes(config):
     """What was set besides the cell, the sizes, the seed and MAY_CHANGE; a dict."""
     plain = make_config(config.model, config.dataset, config.likelihood)
     plain.protocol = config.protocol
+    if config.preparation == EARLIER:
+        plain.preparation = EARLIER  # records of it have the names of what they were: the only preparation
     _fill_in_protocol(plain)
-    named = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim", "seed", "preparation",
-             *MAY_CHANGE)
+    named = ("model", "dataset", "likelihood", "protocol", "hidden_units", "latent_dim", "seed", *MAY_CHANGE)
     return {key: config[key] for key, value in plain.items() if key not in named and config[key] != value}
 
 
@@ -161,7 +162,7 @@ def settings_of(config):
 
 def with_defaults(recorded):
     """A recorded configuration; settings added after the run was made take their defaults; a dict."""
-    return make_config().to_dict() | {"preparation": "earlier"} | recorded
+    return make_config().to_dict() | {"preparation": EARLIER} | recorded
 
 
 def as_recorded(config):

@@ -7,6 +7,8 @@ authors' bit for bit (docs/authors.md):
 2. each image is scaled to [0, 1] by itself, MNIST excepted, which is divided by 255 (`min_max_scale`);
 3. pixels are rounded to multiples of 1/255, SVHN excepted;
 4. for a continuous likelihood only, noise is added once (`perturb`), SVHN's test images excepted.
+
+That is the preparation "authors". The preparation "raw" is step 1 and pixel / 255, nothing else.
 """
 
 import dataclasses
@@ -19,12 +21,15 @@ import numpy as np
 import tensorflow as tf
 
 from spvae_tf import published
-from spvae_tf.errors import InputError, check_integer
+from spvae_tf.errors import InputError, check_choice, check_integer
 from spvae_tf.files import read_npz
 from spvae_tf.model.likelihoods import get_likelihood
+from spvae_tf.queries.masks import ROUNDING, check_counts
 
 DATASETS = ("mnist", "svhn_cropped", "cifar10", "mnist_sample", "cifar10_sample")
 SPLITS = ("train", "validation", "test")
+PREPARATIONS = ("authors", "raw")
+BACKGROUNDS = {"black": 0, "white": 1}
 EMBEDDED_DIR = pathlib.Path(__file__).parents[1] / "embedded"
 
 OFFICIAL_SIZES = {  # images of the official files; a data set of other sizes is an error
@@ -45,22 +50,28 @@ class Dataset:
     train_labels: np.ndarray | None  # int64 [n]
     validation_labels: np.ndarray | None
     test_labels: np.ndarray | None
+    num_constant: int = 0  # images of one grey level throughout
 
 
-def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0, round_pixels=None):
+def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0, round_pixels=None,
+                 preparation="authors"):
     """Loads a `Dataset` and prepares it for a likelihood; raises InputError when it is missing or damaged.
 
     Args:
       name: one of `DATASETS`, or the path of an .npz with x_train, x_validation, x_test (integers in 0..255 or floats
-        in [0, 1]; [n, H, W], [n, H, W, 1] or RGB [n, H, W, 3]) and optional labels y_train, … (integers [n]).
+        in [0, 1]; uint16 are scaled by 65,535; shapes as in `check_images`) and optional labels y_train, … (integers
+        [n]).
       likelihood: "continuous" or "discrete".
       data_dir: folder, or parent of a folder tensorflow_datasets/, of prepared TFDS data sets. None: TFDS's own, which
         it fills on first use. Embedded samples and .npz files do not need it.
       seed: of the noise; and of the order of the training images, but for MNIST and CIFAR-10.
       train_fraction: in (0, 1], of the training images; the first are kept. Subsets of one seed are nested.
-      round_pixels: whether step 3 is taken; None is what the authors did.
+      round_pixels: whether step 3 is taken. None is what the authors did; of raw images it rounds none, and raises
+        InputError where a discrete likelihood meets a pixel that is no multiple of 1/255.
+      preparation: one of PREPARATIONS.
     """
     get_likelihood(likelihood)
+    check_choice("preparation", preparation, PREPARATIONS)
     if not isinstance(train_fraction, numbers.Real) or not 0 < train_fraction <= 1:
         raise InputError(f"train_fraction is {train_fraction!r}; allowed: 0 < train_fraction <= 1")
     splits = load_splits(name, data_dir=data_dir, seed=seed)
@@ -69,13 +80,18 @@ def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0,
     if num_train == 0:
         raise InputError(f"train_fraction {train_fraction!r} keeps none of {len(images)} training images")
     splits["train"] = images[:num_train], None if labels is None else labels[:num_train]
-    arrays = {}
+    arrays, num_constant = {}, 0
     for split, (images, labels) in splits.items():
-        x = prepare(images, name, round_pixels)
-        if likelihood == "continuous" and (name, split) != ("svhn_cropped", "test"):  # as the authors' file is
+        x = prepare(images, name, round_pixels, preparation)
+        if get_likelihood(likelihood).of_counts:
+            if images.dtype != np.uint8 and has_whole_counts(name, round_pixels, preparation):
+                check_counts(x, remedy="--config.round_pixels")
+        elif (likelihood, preparation) == ("continuous", "authors") and (
+                (name, split) != ("svhn_cropped", "test")):  # as the authors' file is
             x = perturb(x, _rng(seed, split, "noise"))
         arrays |= {split: x, f"{split}_labels": labels}
-    return Dataset(name=dataset_name(name), image_shape=images.shape[1:], **arrays)
+        num_constant += count_constant(images)
+    return Dataset(name=dataset_name(name), image_shape=images.shape[1:], num_constant=num_constant, **arrays)
 
 
 def check_name(name):
@@ -111,26 +127,53 @@ def luma(rgb):
 
 
 def min_max_scale(x):
-    """(x − min) / (max − min) of each row of float32 [n, pixels]; a constant image becomes all zeros."""
+    """(x − min) / (max − min) of each row of float32 [n, pixels]; a constant image becomes black, all zeros."""
     low = x.min(axis=1, keepdims=True)
     span = x.max(axis=1, keepdims=True) - low
     return (x - low) / np.where(span > 0, span, np.float32(1))
 
 
-def prepare(images, name, round_pixels=None):
+def prepare(images, name, round_pixels=None, preparation="authors"):
     """Steps 2 and 3, as of data set `name`, of grey images, uint8 in 0..255 or float32 in [0, 1], [n, H, W]."""
     x = images.reshape(len(images), -1).astype(np.float32)
-    if name in ("mnist", "mnist_sample"):
-        return x * np.float32(1 / 255) if images.dtype == np.uint8 else x
-    x = min_max_scale(x)
-    rounded = name != "svhn_cropped" if round_pixels is None else round_pixels
+    if preparation == "raw" or name in ("mnist", "mnist_sample"):
+        if images.dtype == np.uint8:
+            x = x / np.float32(255) if preparation == "raw" else x * np.float32(1 / 255)  # which differ in the last bit
+        rounded = round_pixels
+    else:
+        x, rounded = min_max_scale(x), has_whole_counts(name, round_pixels, preparation)
     return np.rint(x * 255) / np.float32(255) if rounded else x
+
+
+def has_whole_counts(name, round_pixels, preparation):
+    """Whether prepared pixels are to be multiples of 1/255: all but SVHN's, and those that `round_pixels` leaves."""
+    return preparation == "raw" or name != "svhn_cropped" if round_pixels is None else round_pixels
+
+
+def count_constant(images):
+    """How many of grey images [n, H, W] have the same value everywhere."""
+    return int((images.min(axis=(1, 2)) == images.max(axis=(1, 2))).sum())
+
+
+def describe(num_constant, name, likelihood, round_pixels, preparation):
+    """How images are prepared, and what becomes of those that are constant, in a few words."""
+    if preparation == "raw" or name in ("mnist", "mnist_sample"):
+        steps, fate = ["pixel / 255"], ""
+    else:
+        steps, fate = ["each image scaled to [0, 1] by itself"], ", black now"
+    if round_pixels or fate and has_whole_counts(name, round_pixels, preparation):
+        steps.append("rounded to 1/255")
+    if (likelihood, preparation) == ("continuous", "authors"):
+        steps, fate = [*steps, "noise added", "scaled again"], ", noise over the whole of [0, 1] now"
+    constant = f"; {num_constant} constant{fate}" if num_constant else ""
+    return f"prepared as {preparation!r}: {', '.join(steps)}{constant}"
 
 
 def perturb(x, rng):
     """Step 4: N(0, (1/255)²) noise is added, values are reflected at 0 and 1, and each image is scaled again.
 
-    A NumPy Generator draws row by row, so the noise of a row of float32 [n, pixels] does not depend on how many follow.
+    A constant image becomes noise over the whole of [0, 1]. A NumPy Generator draws row by row, so the noise of a row
+    of float32 [n, pixels] does not depend on how many follow.
     """
     x = x + rng.standard_normal(x.shape, np.float32) / 255
     return min_max_scale(np.where(x < 0, -x, np.where(x > 1, 2 - x, x)))
@@ -254,18 +297,61 @@ def _load_npz(path):
     return splits
 
 
-def check_images(images, where):
-    """Grey images, uint8 or float32 [n, H, W]; raises InputError, which begins with `where`, for other arrays."""
-    if images.ndim not in (3, 4) or images.ndim == 4 and images.shape[-1] not in (1, 3):
-        raise InputError(f"{where} has shape {images.shape}; allowed: [n, H, W], [n, H, W, 1], [n, H, W, 3]")
+def check_array(images, where):
+    """Raises InputError, which begins with `where`, unless an array has the shape and dtype that images may have."""
+    shape, ndim = images.shape, images.ndim
+    if ndim == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) >= 8:
+        raise InputError(f"{where} has shape {shape}, which looks like one picture, [H, W, {shape[2]}]; reshape it "
+                         f"to {(1, *shape)} if it is, to {(*shape, 1)} if it is {shape[0]} grey images of "
+                         f"{shape[1]}×{shape[2]} pixels")
+    if ndim not in (3, 4) or ndim == 4 and shape[-1] not in (1, 2, 3, 4):
+        hint = "; channels come last" if ndim == 4 and shape[1] in (1, 2, 3, 4) else ""
+        raise InputError(f"{where} has shape {shape}; allowed: [n, H, W], [n, H, W, 1], [n, H, W, 3] (RGB), and with "
+                         f"alpha [n, H, W, 2] and [n, H, W, 4]{hint}")
     if images.size == 0:
-        raise InputError(f"{where} is empty: its shape is {images.shape}")
-    if images.dtype.kind not in "uif":
-        raise InputError(f"{where} has dtype {images.dtype}; allowed: integers in 0..255, floats in [0, 1]")
+        raise InputError(f"{where} is empty: its shape is {shape}")
+    if images.dtype.kind not in "uif" or images.dtype == np.int8:
+        raise InputError(f"{where} has dtype {images.dtype}; allowed: integers in 0..255, uint16, floats in [0, 1]")
+
+
+def check_images(images, where, background=None):
+    """Grey images, uint8 or float32 in [0, 1], [n, H, W]; raises InputError, which begins with `where`, for others.
+
+    Args:
+      images: [n, H, W] grey or [n, H, W, channels] with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha) channels:
+        integers in 0..255, uint16 in 0..65535, or floats in [0, 1].
+      where: what the message calls the array.
+      background: of BACKGROUNDS, on which transparent pixels lie; None raises InputError where there are any.
+    """
+    check_array(images, where)
     if not np.isfinite(images).all():
         raise InputError(f"{where} has {np.count_nonzero(~np.isfinite(images))} NaN or infinite values")
-    allowed, high, dtype = (("floats in [0, 1]", 1, np.float32) if images.dtype.kind == "f"
-                            else ("integers in 0..255", 255, np.uint8))
-    if images.min() < 0 or images.max() > high:
-        raise InputError(f"{where} has values from {images.min()} to {images.max()}; allowed: {allowed}")
-    return _grey(images.astype(dtype))
+    high, margin = full_scale(images.dtype), ROUNDING if images.dtype.kind == "f" else 0
+    if images.min() < -margin or images.max() > high + margin:
+        allowed = "floats in [0, 1]" if images.dtype.kind == "f" else "integers in 0..255, or as uint16 in 0..65535"
+        raise InputError(f"{where} has values from {images.min()!s} to {images.max()!s}; allowed: {allowed}")
+    if high == 255:
+        images = images.astype(np.uint8)
+    else:
+        images = np.clip(images / high, 0, 1).astype(np.float32)
+    if images.ndim == 4 and images.shape[-1] in (2, 4):
+        images = _without_alpha(images, where, background)
+    return _grey(images)
+
+
+def full_scale(dtype):
+    """The value of white in an array of images: 1 of floats, 65,535 of uint16, 255 of other integers."""
+    return 1 if dtype.kind == "f" else 65_535 if dtype.kind == "u" and dtype.itemsize == 2 else 255
+
+
+def _without_alpha(images, where, background):
+    """Images [n, H, W, channels], uint8 or float32, whose last channel is alpha, laid on a background."""
+    colour, alpha = images[..., :-1], images[..., -1:] / np.float32(full_scale(images.dtype))
+    if (alpha == 1).all():
+        return colour
+    if background is None:
+        raise InputError(f"{where} has transparent pixels; lay them on a background first (infer.py: "
+                         "--background=black or white)")
+    light = BACKGROUNDS[background] * full_scale(images.dtype)
+    laid = alpha * colour + (1 - alpha) * np.float32(light)
+    return np.rint(laid).astype(np.uint8) if images.dtype == np.uint8 else laid

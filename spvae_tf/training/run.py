@@ -24,7 +24,7 @@ from spvae_tf.errors import InputError
 from spvae_tf.model.region_graph import RegionGraph
 from spvae_tf.spvae import build_model
 from spvae_tf.training import checkpoint, configuration, provenance, records
-from spvae_tf.training.data import dataset_name, fingerprint, load_dataset
+from spvae_tf.training.data import dataset_name, fingerprint, has_whole_counts, load_dataset
 from spvae_tf.training.evaluation import evaluate
 from spvae_tf.training.trainer import LOG_FIELDS, CompiledCache, NonFiniteError, Trainer
 
@@ -36,16 +36,18 @@ def make_model(config, image_shape):
     return build_model(config.model, image_shape, config.likelihood, config.hidden_units, config.latent_dim,
                        delta=config.delta, graph=RegionGraph.from_json(config.graph) if config.graph else None,
                        num_sums=config.num_sums, num_components=config.num_components, seed=config.seed,
+                       whole_counts=has_whole_counts(config.dataset, config.round_pixels, config.preparation),
                        allow_large_graph=config.allow_large_graph)
 
 
 def load_data(config):
     """The data set of a configuration; raises InputError when it cannot be read or prepared as it was."""
-    if config.preparation != "authors":
+    if config.preparation == configuration.EARLIER:
         raise InputError("the run was trained on images prepared the old way, which is gone; train it again, or use "
                          "the commit that its config.json names")
     return load_dataset(config.dataset, config.likelihood, data_dir=config.data_dir, seed=config.data_seed,
-                        train_fraction=config.train_fraction, round_pixels=config.round_pixels)
+                        train_fraction=config.train_fraction, round_pixels=config.round_pixels,
+                        preparation=config.preparation)
 
 
 class Run:

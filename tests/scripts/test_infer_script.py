@@ -1,11 +1,15 @@
 """scripts/infer.py and what it calls: images in files in, answers in files out, and one line for what goes wrong."""
 
 import csv
+import os
+import subprocess
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import command_line
 import numpy as np
+import odd_pictures
 import pytest
 import tensorflow as tf
 
@@ -57,8 +61,8 @@ def test_inpainting_pictures(folder, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["inpaint.npz", "inpaint.png"]
     found = np.load(tmp_path / "out" / "inpaint.npz")
     assert list(found["names"]) == ["0.png", "1.png", "grey.png"]
-    x, _, observed = infer.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz",
-                                       mask=str(tmp_path / "mask.npz"))
+    x, _, observed, _ = infer.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz",
+                                          mask=str(tmp_path / "mask.npz"))
     np.testing.assert_array_equal(observed, np.tile(seen.reshape(1, -1), [3, 1]))
     np.testing.assert_array_equal(found["mean"][:, seen], x.reshape(-1, *SHAPE)[:, seen])
     model = spvae_tf.load(folder / "run")
@@ -90,7 +94,7 @@ def test_answers_without_pictures_are_about_the_test_set(folder, tmp_path):
 
 def test_the_other_answers(folder, tmp_path):
     model = spvae_tf.load(folder / "run")
-    x, names, _ = infer.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz")
+    x, names, *_ = infer.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz")
     files = [*infer.sample(model, tmp_path, 5, mean=False, seed=1), *infer.embed(model, tmp_path, x, names, 5),
              *infer.posterior(model, tmp_path, x, names, 5, seed=1)]
     assert [file.name for file in files] == ["sample.npz", "sample.png", "embed.npz", "posterior.npz", "posterior.png",
@@ -131,8 +135,8 @@ def test_refuses_a_folder_that_cannot_be_made(folder):
 
 def test_pictures_are_prepared_like_the_training_images(folder):
     """The same from .png and .npz; the noise of a continuous likelihood is that of the seed."""
-    from_png, names, _ = infer.read_images(folder / "pictures", SHAPE, "discrete", "mine.npz")
-    from_npz, numbers, observed = infer.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz")
+    from_png, names, *_ = infer.read_images(folder / "pictures", SHAPE, "discrete", "mine.npz")
+    from_npz, numbers, observed, _ = infer.read_images(folder / "pictures.npz", SHAPE, "discrete", "mine.npz")
     np.testing.assert_array_equal(from_png, from_npz)
     assert observed.all() and observed.shape == from_npz.shape and names == ["0.png", "1.png", "grey.png"]
     assert numbers == ["0", "1", "2"]
@@ -149,7 +153,7 @@ def test_hidden_pixels_do_not_matter(hole, tmp_path):
     x = np.random.default_rng(2).uniform(0.3, 0.6, [2, *SHAPE])
     x[:, :, 4:] = hole
     np.savez(tmp_path / "x.npz", x=x)
-    found, _, observed = infer.read_images(tmp_path / "x.npz", SHAPE, "discrete", "mine.npz", mask="right")
+    found, _, observed, _ = infer.read_images(tmp_path / "x.npz", SHAPE, "discrete", "mine.npz", mask="right")
     seen = x[:, :, :4].reshape(2, -1)
     expected = (seen - seen.min(axis=1, keepdims=True)) / np.ptp(seen, axis=1)[:, None]
     np.testing.assert_allclose(found[observed].reshape(2, -1), expected, atol=0.5 / 255 + 1e-6)
@@ -167,7 +171,7 @@ def test_refuses_files_with_one_line(folder, tmp_path):
     np.savez(tmp_path / "ints.npz", observed=np.ones(SHAPE, int), x=np.zeros([2, 5, 5], np.uint8))
     np.savez(tmp_path / "short.npz", observed=np.ones([3, *SHAPE], bool), y=np.zeros(3))
     (tmp_path / "text.npz").write_text("no archive")
-    for name, shapes in (("empty", []), ("mixed", [(4, 8), (8, 4)]), ("damaged", [])):
+    for name, shapes in (("empty", []), ("sizes", [(8, 4), (8, 4)]), ("damaged", [])):
         (tmp_path / name).mkdir()
         for number, shape in enumerate(shapes):
             write_png(tmp_path / name / f"{number}.png", np.zeros(shape, np.uint8))
@@ -180,9 +184,9 @@ def test_refuses_files_with_one_line(folder, tmp_path):
                              (lambda: images("short.npz"), "array 'x' is missing"),
                              (lambda: images("foreign.npz"), "array 'x' cannot be read"),
                              (lambda: images("ints.npz"), "5×5 pixels; the model takes 4×8"),
-                             (lambda: images("empty"), "no .png files"),
-                             (lambda: images("mixed"), "several sizes, as 0.png and 1.png"),
-                             (lambda: images("damaged"), "a.png: not a readable .png"),
+                             (lambda: images("empty"), "no picture that can be read"),
+                             (lambda: images("sizes"), "8×4 pixels where the model takes 4×8: 0.png, 1.png"),
+                             (lambda: images("damaged"), "damaged (OSError): a.png"),
                              (lambda: infer.read_mask("middle", 2, SHAPE), "mask is 'middle'"),
                              (lambda: infer.read_mask(str(tmp_path / "ints.npz"), 2, SHAPE), "'observed' is int64"),
                              (lambda: infer.read_mask(str(tmp_path / "short.npz"), 2, SHAPE), "shape (3, 4, 8)")):
@@ -205,3 +209,84 @@ def test_bad_commands_are_one_line_and_write_nothing(folder, tmp_path):
             lines = err.strip().splitlines()
             assert status == 2 and len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_odd_files_is_scored_and_every_file_accounted_for(tmp_path):
+    """In a C locale with its output piped, as in a cron job."""
+    images = np.random.default_rng(0).integers(0, 256, [9, *odd_pictures.SHAPE], np.uint8)
+    np.savez(tmp_path / "mine.npz", **{f"x_{split}": images for split in data.SPLITS})
+    config = configuration.make_config("VAE", str(tmp_path / "mine.npz"), "discrete")
+    config.update(dict(hidden_units=2, latent_dim=1, max_batches=1, validate_every=1, batch_size=4, preparation="raw"))
+    Run(config, tmp_path / "run").train()
+    pictures = odd_pictures.write(tmp_path / "pictures")
+    done = subprocess.run(
+        [sys.executable, "scripts/infer.py", f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'out'}", "score",
+         f"--images={pictures}", "--num_samples=2", "--background=white", "--round_pixels"], cwd=command_line.ROOT,
+        env=os.environ | dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"), capture_output=True)
+    out, err = done.stdout.decode(), done.stderr.decode("unicode_escape")
+    assert done.returncode == 0, err
+    read = sorted([*odd_pictures.READ, *odd_pictures.LEFT_OUT["transparent"]])
+    with open(tmp_path / "out" / "score.csv", encoding="utf-8", newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == read
+    assert list(np.load(tmp_path / "out" / "score.npz")["names"]) == read
+    left_out = [name for reason, names in odd_pictures.LEFT_OUT.items() if reason != "transparent" for name in names]
+    assert f"read {len(read)} of {len(read) + len(left_out)} files in {pictures}" in err
+    named = " ".join(line for line in err.splitlines() if line.startswith("not read"))
+    assert all(name in named for name in left_out)
+    assert "prepared as 'raw': pixel / 255, rounded to 1/255; 1 constant" in err
+    assert len(out.splitlines()) == 3
+
+
+def test_a_gaussians_own_draws_are_scored_with_clip(folder, tmp_path):
+    def images(**options):
+        return infer.read_images(tmp_path / "sample.npz", SHAPE, "continuous", "mine.npz", preparation="raw", **options)
+    model = spvae_tf.build_model("SPVAE", SHAPE, "continuous", hidden_units=4, latent_dim=2, delta=4)
+    infer.sample(model, tmp_path, 9, mean=False, seed=1)
+    with pytest.raises(InputError, match=r"from -\S+ to \S+, as the draws of a Gaussian; .* --clip cuts them off"):
+        images()
+    draws = model.sample(9, mean=False, seed=1).numpy()
+    x, _, _, report = images(clip=True)
+    np.testing.assert_array_equal(x, np.clip(draws, 0, 1))
+    assert f"{((draws < 0) | (draws > 1)).sum()} values outside [0, 1] cut off" in report
+
+
+def test_a_transparent_array_is_as_a_transparent_picture(tmp_path):
+    pictures, bar = tmp_path / "pictures", odd_pictures.BAR
+    pictures.mkdir()
+    (pictures / "bar.png").write_bytes(odd_pictures.png(bar))
+    np.savez(tmp_path / "bar.npz", x=bar[None])
+    for path in (pictures, tmp_path / "bar.npz"):
+        def images(**options):
+            return infer.read_images(path, bar.shape[:2], "discrete", "mine.npz", **options)  # noqa: B023
+        with pytest.raises(InputError, match="transparent pixels.*--background=black or white"):
+            images()
+        np.testing.assert_array_equal(images(background="white").x[0], bar[..., 3].ravel() == 0)
+        half = images(mask="right", background="white")
+        np.testing.assert_array_equal(half.x[half.observed], bar[:, :4, 3].ravel() == 0)
+
+
+def test_what_looks_like_images_and_is_none_is_refused(tmp_path):
+    """Before anything is asked of its shape or its range; a single picture is a folder of one."""
+    pixels = np.zeros([3, *SHAPE], np.uint8)
+    for x, message in ((pixels[None, None], r"shape \(1, 1, 3, 4, 8\)"), (pixels[None], "channels come last"),
+                       (pixels.astype(np.int8), "dtype int8"), (pixels[0, 0, 0], r"shape \(\)"),
+                       (pixels + 200.0, r"to 200.0; allowed: floats in \[0, 1\]$")):
+        np.savez(tmp_path / "x.npz", x=x)
+        for mask in (None, "right"):
+            with pytest.raises(InputError, match=message):
+                infer.read_images(tmp_path / "x.npz", SHAPE, "continuous", "mine.npz", mask=mask)
+    write_png(tmp_path / "a.png", pixels[0])
+    assert infer.read_images(tmp_path / "a.png", SHAPE, "discrete", "mine.npz").names == ["a.png"]
+
+
+def test_a_picture_between_counts_is_named(tmp_path):
+    pictures = odd_pictures.write(tmp_path / "pictures")
+    for rounds in (None, True):
+        def images(rounds=rounds):
+            return infer.read_images(pictures, odd_pictures.SHAPE, "discrete", "mine.npz", rounds, preparation="raw")
+        if rounds:
+            x = images().x
+            np.testing.assert_array_equal(x, np.float32(np.rint(x * 255) / 255))
+        else:
+            with pytest.raises(InputError, match=r"image dark16.png is \S+/255 at pixel 0; .* --round_pixels rounds"):
+                images()

@@ -109,6 +109,16 @@ def test_run_names_tell_runs_apart():
     assert all(name == name.lower() and not set(name) & set("/\\ :*?\"<>|") for name in names)
 
 
+def test_raw_runs_have_names_of_their_own():
+    config = configuration.make_config("SPVAE", "mnist", "discrete")
+    names = {key: configuration.resolve(config, preparation=key).name for key in ("authors", "earlier", "raw")}
+    assert names["authors"] == names["earlier"] == "spvae-mnist-discrete-single-h30-z25-seed0"
+    assert names["raw"] == "spvae-mnist-discrete-single-h30-z25-preparation=raw-seed0"
+    assert "preparation=raw" in configuration.picture_name(configuration.resolve(config, preparation="raw"))
+    with pytest.raises(InputError, match="^preparation is 'mine'; it must be one of authors, raw"):
+        configuration.resolve(config, preparation="mine")
+
+
 def test_committed_runs_keep_their_names():
     paths = sorted((Path(__file__).parents[2] / "results").glob("*/records/*.json"))
     assert len(paths) > 50

@@ -225,7 +225,7 @@ RANDOM = np.random.default_rng(1).random((5, 4, 6))
     [
         ({"x_validation": None}, ["'x_validation' is missing", "x_test"]),
         ({"x_test": np.zeros((5, 24), np.uint8)}, ["'x_test'", "(5, 24)"]),
-        ({"x_test": np.zeros((5, 4, 6, 2), np.uint8)}, ["'x_test'", "(5, 4, 6, 2)"]),
+        ({"x_test": np.zeros((5, 4, 6, 5), np.uint8)}, ["'x_test'", "(5, 4, 6, 5)"]),
         ({"x_test": np.zeros((5, 6, 4), np.uint8)}, ["'x_test'", "(6, 4)", "(4, 6)"]),
         ({"x_train": np.zeros((0, 4, 6), np.uint8)}, ["'x_train'", "empty", "(0, 4, 6)"]),
         ({"x_test": np.where(RANDOM > 0.9, np.nan, RANDOM)}, ["'x_test'", "NaN"]),
@@ -246,6 +246,90 @@ def test_npz_refused(tmp_path, changes, words):
     assert "images.npz" in message
     for word in words:
         assert word in message
+
+
+PICTURE = np.zeros((32, 32, 3), np.uint8)
+
+
+@pytest.mark.parametrize("x, words", [
+    (PICTURE, ["(32, 32, 3), which looks like one picture, [H, W, 3]", "(1, 32, 32, 3)", "(32, 32, 3, 1)"]),
+    (PICTURE[..., :1], ["one picture, [H, W, 1]"]), (np.zeros((9, 8, 4)), ["one picture, [H, W, 4]"]),
+    (np.zeros((5, 3, 8, 6)), ["(5, 3, 8, 6)", "channels come last"]),
+    (PICTURE[..., 0], ["(32, 32)", "[n, H, W]"]), (np.zeros((5, 8, 8, 5)), ["(5, 8, 8, 5)"]),
+    (np.full((5, 8, 8), 1.00001), ["from 1.00001 to 1.00001"]), (np.full((5, 8, 8), 70_000), ["uint16 in 0..65535"]),
+    (np.zeros((5, 8, 8, 4), np.uint8), ["transparent pixels", "--background=black or white"])])
+def test_arrays_that_are_no_images_are_refused(x, words, tmp_path):
+    message = refusal(write_npz(tmp_path, x_train=x), "discrete")
+    for word in ("'x_train'", *words):
+        assert word in message
+
+
+def test_arrays_at_full_depth(tmp_path):
+    """uint16 as 16 bits, whatever its byte order; an opaque alpha does not count; float32 may be rounded."""
+    deep = np.random.default_rng(1).integers(0, 65536, (5, 4, 6)).astype(np.uint16)
+    opaque = np.stack([deep, np.full_like(deep, 65535)], axis=-1)
+    for x in (deep, deep.astype(">u2"), opaque, deep % 256):
+        path = write_npz(tmp_path, x_test=x)
+        found = data.load_dataset(path, "continuous", preparation="raw").test.reshape(5, 4, 6)
+        np.testing.assert_array_equal(found, np.float32((x if x.ndim == 3 else deep) / 65535))
+    path = write_npz(tmp_path, x_test=np.full((5, 4, 6), [-1e-7, 0, 0.2, 0.4, 1, 1.0000001]))
+    test = data.load_dataset(path, "discrete", preparation="raw").test
+    np.testing.assert_array_equal(test[0, :6], np.float32([0, 0, 0.2, 0.4, 1, 1]))
+
+
+@pytest.mark.parametrize("background, white", [("black", 0), ("white", 1)])
+def test_alpha_is_laid_on_a_background(background, white):
+    for full, dtype in ((255, np.uint8), (65535, np.uint16), (1, np.float32)):
+        x = np.array([[[[0.4, 1], [0.4, 0.5]]]])
+        x = np.rint(x * full).astype(dtype) if full > 1 else x.astype(dtype)
+        expected = [[[0.4, 0.2 + 0.5 * white]]]
+        for images in (x, x[..., [0, 0, 0, 1]]):
+            found = data.check_images(images, "x", background)
+            np.testing.assert_allclose(found / (255 if found.dtype == np.uint8 else 1), expected, atol=0.006)
+
+
+# --- the preparation "raw"
+
+
+@pytest.mark.parametrize("likelihood", ["continuous", "discrete"])
+@pytest.mark.parametrize("name", [*SAMPLES, "own"])
+def test_raw_images_are_pixels_over_255(name, likelihood, tmp_path):
+    """Of data sets and of one's own: neither scaled nor rounded nor noisy."""
+    path = data.EMBEDDED_DIR / f"{name}.npz" if name in SAMPLES else write_npz(tmp_path)
+    dataset = data.load_dataset(name if name in SAMPLES else path, likelihood, preparation="raw")
+    with np.load(path) as arrays:
+        grey = data.check_images(arrays["x_test"], "x")
+    np.testing.assert_array_equal(dataset.test, np.float32(grey.reshape(len(grey), -1) / 255))
+
+
+def test_constant_images_are_counted(tmp_path):
+    levels = np.uint8([0, 128, 255, 7, 7]).reshape(-1, 1, 1) + np.zeros((5, 4, 6), np.uint8)
+    levels[3, 0, 0] += 1
+    path = write_npz(tmp_path, x_test=levels)
+    raw = data.load_dataset(path, "discrete", preparation="raw")
+    np.testing.assert_array_equal(raw.test[:3, 5], np.float32([0, 128 / 255, 1]))
+    for likelihood, fate in (("discrete", "4 constant, black now"), ("continuous", "4 constant, noise over the whole")):
+        dataset = data.load_dataset(path, likelihood)
+        assert dataset.num_constant == raw.num_constant == 4
+        assert dataset.test[:3].max() == (likelihood == "continuous")
+        assert fate in data.describe(4, str(path), likelihood, None, "authors")
+    assert data.describe(4, str(path), "discrete", None, "raw") == "prepared as 'raw': pixel / 255; 4 constant"
+
+
+def test_pixels_between_counts_are_refused_or_rounded(tmp_path):
+    x = np.full((5, 4, 6), 0.2)
+    x[3, 1, 2] = 0.5 / 255
+    path = write_npz(tmp_path, x_test=x)
+    message = refusal(path, "discrete", preparation="raw")
+    assert "image 3 is 0.5/255 at pixel 8" in message and "--config.round_pixels rounds" in message
+    data.load_dataset(path, "continuous", preparation="raw")
+    rounded = data.load_dataset(path, "discrete", preparation="raw", round_pixels=True)
+    np.testing.assert_array_equal(rounded.test, np.float32(np.rint(x * 255) / 255).reshape(5, -1))
+    data.load_dataset(path, "discrete", preparation="raw", round_pixels=False)  # as they are, by request
+
+
+def test_unknown_preparation_is_refused():
+    assert "preparation is 'mine'" in refusal("mnist_sample", "discrete", preparation="mine")
 
 
 def test_npz_unreadable(tmp_path):
