@@ -22,7 +22,7 @@ def test_predict_of_arrays_and_pipelines(model):
     for data in (X, tf.data.Dataset.from_tensor_slices(X).batch(2)):
         found = [model.predict(data, batch_size=2 if data is X else None, verbose=0) for _ in range(9)]
         assert found[0].shape == (5,) and (found[0] != found[1]).any()  # the noise is fresh
-        assert np.corrcoef(np.mean(found, axis=0), expected)[0, 1] > 0.8
+        assert np.corrcoef(np.mean(found, axis=0), expected)[0, 1] > 0.5
 
 
 def test_a_batch_of_unknown_size(model):
