@@ -55,7 +55,7 @@ def read_images(path, image_shape, likelihood, dataset, round_pixels=None, seed=
         images = read_npz(path, ["x"])["x"]
         data.check_array(images, where)
         names = [str(number) for number in range(len(images))]
-        report = [f"read {len(names)} images in {path}"]
+        report = [f"read {len(names)} image{'s' * (len(names) > 1)} in {path}"]
     if images.shape[1:3] != tuple(image_shape):
         raise InputError(f"{path} has images of {images.shape[1]}×{images.shape[2]} pixels; "
                          f"the model takes {image_shape[0]}×{image_shape[1]}")

@@ -12,6 +12,7 @@ from spvae_tf.errors import InputError
 from spvae_tf.training.data import check_images
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP"}
+UPRIGHT, SIDEWAYS = 1, (5, 6, 7, 8)  # of EXIF's orientations
 PNG_DEPTH = slice(24, 25)  # where a .png says how many bits a channel has
 
 
@@ -67,8 +68,8 @@ def _read(path, image_shape):
         raise InputError(f"none of {', '.join(FORMATS)}")
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=sorted({*FORMATS.values()})) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            height, width = image.size if orientation > 4 else image.size[::-1]
+            orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+            height, width = image.size if orientation in SIDEWAYS else image.size[::-1]
             if (height, width) == tuple(image_shape):  # else it is not worth decoding, however large
                 return _decode(path, image, orientation), getattr(image, "n_frames", 1)
     except InputError:
@@ -83,7 +84,7 @@ def _read(path, image_shape):
 def _decode(path, image, orientation):
     """The first frame of an open picture, upright."""
     if image.format == "PNG" and path.read_bytes()[PNG_DEPTH] == b"\x10":  # 16 bits, of which Pillow would keep 8
-        if orientation != 1:
+        if orientation != UPRIGHT:
             raise InputError("of 16 bits and not upright, by its EXIF orientation")
         return tf.io.decode_png(path.read_bytes(), dtype=tf.uint16).numpy()
     image = ImageOps.exif_transpose(image)

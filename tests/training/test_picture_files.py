@@ -55,6 +55,16 @@ def test_transparent_pictures_lie_on_a_background(background, bar, folder):
     assert found["trns.png"][0, 0] == bar
 
 
+@pytest.mark.parametrize("orientation, turn", [
+    (1, lambda x: x), (2, np.fliplr), (3, lambda x: np.rot90(x, 2)), (4, np.flipud), (5, np.transpose), (6, np.rot90),
+    (7, lambda x: np.rot90(x, 2).T), (8, lambda x: np.rot90(x, -1)), (99, lambda x: x)])
+def test_photographs_stand_as_their_camera_stood(orientation, turn, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(turn(GREY))).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(picture_files.read_pictures(tmp_path, SHAPE)[0], GREY[None])
+
+
 def test_pictures_of_8_bits_remain_counts(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.png")
     assert picture_files.read_pictures(tmp_path, SHAPE)[0].dtype == np.uint8
