@@ -66,6 +66,7 @@ def check_counts(x, names=None, remedy="np.rint(255 * x) / 255"):
 
 def assert_images(model, x):
     """x cut off at 0 and 1, for graphs: images that `check_images` would refuse fail with InvalidArgumentError."""
+    x = tf.ensure_shape(x, [None, model.graph.num_variables])
     low, high = tf.reduce_min(x), tf.reduce_max(x)
     inside = (low >= -ROUNDING) & (high <= 1 + ROUNDING) | (tf.size(x) == 0)
     tf.debugging.Assert(inside, ["observed pixels must lie in [0, 1]; they reach from", low, "to", high])
@@ -80,7 +81,7 @@ def check_call(model, x):
     """Raises InputError unless x are images that the model can be called with; only the shape of a symbolic tensor."""
     if not (keras.backend.is_keras_tensor(x) or tf.is_tensor(x) and tf.is_symbolic_tensor(x)):
         check_images(model, x)
-    elif tuple(x.shape[1:]) != (model.graph.num_variables,):
+    elif not tf.TensorShape(x.shape).is_compatible_with([None, model.graph.num_variables]):
         raise _wrong_shape(model, x)
 
 

@@ -33,6 +33,11 @@ def test_a_batch_of_unknown_size(model):
     assert functional.predict(X, verbose=0).shape == (5,)
 
 
+def test_a_generator_of_unknown_shape(model):
+    batches = tf.data.Dataset.from_generator(lambda: iter([X[:2], X]), output_types=tf.float32)
+    assert model.predict(batches, verbose=0).shape == (7,)
+
+
 def test_images_are_checked_in_a_graph_too(model):
     with pytest.raises(tf.errors.InvalidArgumentError, match="they reach from"):
         model.predict(X + 1, verbose=0)
