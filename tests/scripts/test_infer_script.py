@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 
 import command_line
 import numpy as np
@@ -119,8 +118,7 @@ def test_as_many_answers_as_images(folder, tmp_path):
     np.savez(tmp_path / "many.npz", x=x)
     commands = {"posterior": [f"--images={tmp_path / 'many.npz'}", "--num_samples=2"],
                 "sample": ["--pixels=draw", "--num_images=3", "--seed=5"]}
-    with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda c: run(folder, f"--out={tmp_path}", c, *commands[c]), commands))
+    done = [run(folder, f"--out={tmp_path}", command, *flags) for command, flags in commands.items()]
     assert all(status == 0 for status, _, _ in done), done
     assert len(list(csv.DictReader((tmp_path / "posterior.csv").open()))) == 70
     np.testing.assert_array_equal(np.load(tmp_path / "sample.npz")["x"].reshape(3, -1),
@@ -201,13 +199,10 @@ def test_bad_commands_are_one_line_and_write_nothing(folder, tmp_path):
              (("score", "--num_images=5000"), "--num_images is 5000; the test set has "),
              (("embed", "--num_images=4", f"--images={folder / 'pictures'}"), "--num_images is 4; ")]
 
-    def attempt(arguments):
-        return run(folder, f"--out={tmp_path / 'out'}", *arguments)
-
-    with ThreadPoolExecutor(2) as pool:
-        for (status, _, err), (_, message) in zip(pool.map(attempt, [case for case, _ in cases]), cases):
-            lines = err.strip().splitlines()
-            assert status == 2 and len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], err
+    for arguments, message in cases:
+        status, _, err = run(folder, f"--out={tmp_path / 'out'}", *arguments)
+        lines = err.strip().splitlines()
+        assert status == 2 and len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], err
     assert not (tmp_path / "out").exists()
 
 
