@@ -14,7 +14,7 @@ _forkserver.set_forkserver_preload(["tensorflow", "ml_collections", "spvae_tf.sp
 
 
 def run(script, *flags, cwd=ROOT):
-    """Runs a script of scripts/ in the folder `cwd`; returns a CompletedProcess with its texts. Not for several threads."""
+    """Runs a script of scripts/ in the folder `cwd`; returns a CompletedProcess with its texts. Not for threads."""
     with tempfile.NamedTemporaryFile("r+") as out, tempfile.NamedTemporaryFile("r+") as err:
         process = _forkserver.Process(target=_main, args=(script, [*map(str, flags)], cwd, out.name, err.name))
         process.start()
