@@ -25,7 +25,8 @@ COMMANDS = ("sample", "inpaint", "score", "embed", "posterior")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.")
 _WEIGHTS = flags.DEFINE_string("weights", None, "Or the name of trained weights, see weights/README.md.")
 _OUT = flags.DEFINE_string("out", None, "Folder for the answers.", required=True)
-_IMAGES = flags.DEFINE_string("images", None, "Folder of pictures or .npz; the run's test set when not given.")
+_IMAGES = flags.DEFINE_string("images", None, "Folder of pictures, .npz, or data set, of which the test set is taken; "
+                                               "the run's own when not given.")
 _BACKGROUND = flags.DEFINE_enum("background", None, list(data.BACKGROUNDS), "On what transparent pixels lie.")
 _PREPARATION = flags.DEFINE_enum("preparation", None, data.PREPARATIONS, "Of --images; the run's own when not given.")
 _ROUND_PIXELS = flags.DEFINE_bool("round_pixels", None, "Round --images to multiples of 1/255; the run's own when not "

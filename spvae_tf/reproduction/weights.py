@@ -21,7 +21,8 @@ HEAD = """# Trained weights
 
 `spvae_tf.pretrained("NAME")` loads them, and so does `--weights=NAME` of `evaluate.py`, `infer.py` and `pictures.py`.
 Each is the run of its cell with the best validation ELBO, trained on images prepared as the authors prepared theirs
-([docs/authors.md](../docs/authors.md)): grey, and scaled image by image. `scripts/pack_weights.py` made this folder.
+([docs/authors.md](../docs/authors.md)). Under protocol `released` training saw the first 17,384 of them alone.
+`scripts/pack_weights.py` made this folder.
 
 Log-likelihoods are lower bounds, in nats per image, of all test images. Bits per dimension exist for discrete data
 alone: those of continuous data are densities of noisy images, which depend on the scale.
