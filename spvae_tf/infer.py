@@ -67,10 +67,10 @@ def read_images(path, image_shape, likelihood, dataset, round_pixels=None, seed=
     images = data.check_images(images, where, background)
     darkest = np.where(observed, images, images.max()).min(axis=(1, 2), keepdims=True)
     images = np.where(observed, images, darkest)
-    x = data.prepare(images, dataset, round_pixels, preparation)
-    if get_likelihood(likelihood).of_counts and data.has_whole_counts(dataset, round_pixels, preparation):
+    x, of_counts = data.prepare(images, dataset, round_pixels, preparation), get_likelihood(likelihood).of_counts
+    if of_counts and data.has_whole_counts(dataset, round_pixels, preparation):
         check_counts(x, names, "--round_pixels")
-    elif (likelihood, preparation) == ("continuous", "authors"):
+    elif not of_counts and preparation == "authors":
         x = data.perturb(x, np.random.default_rng(seed))
     report.append(data.describe(data.count_constant(images), dataset, likelihood, round_pixels, preparation))
     return Images(x, names, observed.reshape(len(names), -1), report)

@@ -50,12 +50,13 @@ def canonical_name(model):
 
 
 def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, delta=None, graph=None, num_sums=2,
-                num_components=2, seed=0, whole_counts=True, allow_large_graph=False):
+                num_components=2, seed=0, whole_counts=True, num_categories=8, allow_large_graph=False):
     """One of the paper's four models.
 
     Args:
       model: "SPVAE", "VAE", "Conv-SPVAE" or "Conv-VAE".
-      image_shape, likelihood, hidden_units, latent_dim, num_sums, num_components, seed, whole_counts: as in `Mixture`.
+      image_shape, likelihood, hidden_units, latent_dim, num_sums, num_components, seed, whole_counts, num_categories:
+        as in `Mixture`.
       delta: Δ, side of a super-pixel; None divides the longer side into at most four, 7 pixels each for 28×28 and 8 for
         32×32 (section 4). Ignored by the VAEs, which have a single region and component.
       graph: RegionGraph to use instead of Poon & Domingos' (SPVAE and Conv-SPVAE).
@@ -74,4 +75,4 @@ def build_model(model, image_shape, likelihood, hidden_units, latent_dim, *, del
         delta = -(-max(image_shape) // 4) if delta is None else delta
         graph = poon_domingos(height, width, delta, allow_large_graph)
     return SPVAE(graph, image_shape, likelihood, architecture, hidden_units, latent_dim, num_sums, num_components, seed,
-                 whole_counts)
+                 whole_counts, num_categories)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from spvae_tf.model.reference import PIXEL_LOG_PROBS, PlainSPVAE
+from spvae_tf.model.reference import PlainSPVAE
 from spvae_tf.model.region_graph import Partition, Region, RegionGraph, poon_domingos, single_region
 from spvae_tf.spvae import SPVAE
 
@@ -153,7 +153,7 @@ def quadrature(plain, x, observed=None):
         scope = np.array(plain.graph.leaf_regions[number // plain.num_components].scope)
         outputs = expert.decode(tf.constant(z[:, None], tf.float32))
         outputs = [tf.cast(output, tf.float64)[:, None] for output in outputs]
-        pixels = PIXEL_LOG_PROBS[plain.likelihood](tf.constant(x[:, scope], tf.float64), *outputs).numpy()
+        pixels = plain.pixel_log_probs(tf.constant(x[:, scope], tf.float64), *outputs).numpy()
         yield scope, outputs, log_prior[:, None] + np.where(observed[:, scope], pixels, 0).sum(axis=-1)
 
 

@@ -2,10 +2,11 @@
 
 An encoder takes the experts' pixels [experts, rows, pixels] and gives (mean, precision) of q(z | x), each [experts,
 rows, latent_dim]. A decoder takes codes [experts, rows, latent_dim] and gives the outputs that parametrise p(x | z), a
-tuple of [experts, rows, pixels].
+tuple of [experts, rows, width · pixels].
 
 Arguments: num_experts E; size (height, width) of a leaf, or its num_pixels; hidden_units H; latent_dim n_z; num_outputs
-of p(x | z) per pixel; filters of the encoder's two convolutions and the stride of both; rng as in layers.py.
+of p(x | z) and their width, as in likelihoods.py; filters of the encoder's two convolutions and the stride of both; rng
+as in layers.py.
 """
 
 import math
@@ -42,9 +43,10 @@ class DenseEncoder(keras.layers.Layer):
 class DenseDecoder(keras.layers.Layer):
     """One perceptron with two hidden layers for each output."""
 
-    def __init__(self, num_experts, latent_dim, hidden_units, num_pixels, num_outputs, rng, **kwargs):
+    def __init__(self, num_experts, latent_dim, hidden_units, num_pixels, num_outputs, width, rng, **kwargs):
         super().__init__(**kwargs)
-        self.heads = StackedMLP(num_experts, num_outputs, (latent_dim, hidden_units, hidden_units, num_pixels), rng)
+        widths = latent_dim, hidden_units, hidden_units, width * num_pixels
+        self.heads = StackedMLP(num_experts, num_outputs, widths, rng)
 
     def call(self, z):
         return tuple(tf.split(self.heads(z), self.heads.num_heads))
@@ -77,14 +79,14 @@ class ConvEncoder(keras.layers.Layer):
 
 
 class ConvDecoder(keras.layers.Layer):
-    """Dense, reshape, transposed conv, a one-channel transposed conv for each output; softplus in between."""
+    """Dense, reshape, transposed conv, a transposed conv to `width` channels for each output; softplus in between."""
 
-    def __init__(self, num_experts, latent_dim, size, filters, stride, num_outputs, rng, **kwargs):
+    def __init__(self, num_experts, latent_dim, size, filters, stride, num_outputs, width, rng, **kwargs):
         super().__init__(**kwargs)
         middle, small = conv_sizes(size, stride)
         self.dense = StackedDense(num_experts, latent_dim, math.prod(small) * filters[1], rng, name="dense")
         self.deconv = StackedConv(num_experts, small, middle, filters[::-1], stride, rng, True, name="deconv")
-        self.heads = [StackedConv(num_experts, middle, size, (filters[0], 1), stride, rng, True, name=f"output_{n}")
+        self.heads = [StackedConv(num_experts, middle, size, (filters[0], width), stride, rng, True, name=f"output_{n}")
                       for n in range(num_outputs)]
 
     def call(self, z):
@@ -93,12 +95,12 @@ class ConvDecoder(keras.layers.Layer):
         return tuple(output[:, :z.shape[1]] for output in convolve_to_rows(self.heads, features, softplus))
 
 
-def build_experts(architecture, num_experts, size, hidden_units, latent_dim, num_outputs, rng):
+def build_experts(architecture, num_experts, size, hidden_units, latent_dim, num_outputs, width, rng):
     """(encoder, decoder) of an architecture: "dense", "conv_leaf" (super-pixels) or "conv_image" (whole images)."""
     if architecture == "dense":
         pixels = math.prod(size)
         return (DenseEncoder(num_experts, pixels, hidden_units, latent_dim, rng, name="encoder"),
-                DenseDecoder(num_experts, latent_dim, hidden_units, pixels, num_outputs, rng, name="decoder"))
+                DenseDecoder(num_experts, latent_dim, hidden_units, pixels, num_outputs, width, rng, name="decoder"))
     filters, stride = CONV_LEAF if architecture == "conv_leaf" else CONV_IMAGE
     return (ConvEncoder(num_experts, size, filters, stride, hidden_units, latent_dim, rng, name="encoder"),
-            ConvDecoder(num_experts, latent_dim, size, filters, stride, num_outputs, rng, name="decoder"))
+            ConvDecoder(num_experts, latent_dim, size, filters, stride, num_outputs, width, rng, name="decoder"))

@@ -99,12 +99,21 @@ class StackedConv(keras.layers.Layer):
 
 
 def convolve_to_rows(convs, features, activation):
-    """Convolutions to one channel each, all transposed, of activation(features): for each rows of pixels."""
-    first = convs[0]
+    """Convolutions of equal sizes, all transposed, of activation(features): for each rows, channel by channel."""
+    first, channels = convs[0], convs[0].channels[1]
     if not first.small_images:
-        return [conv(features, activation=activation) for conv in convs]
+        return [_channels_first(conv(features, activation=activation), channels) for conv in convs]
     kernel, bias = tf.concat([conv.kernel for conv in convs], 3), tf.concat([conv.bias for conv in convs], 2)
-    return small_conv.convolve_to_rows(kernel, bias, features, first.input_size, True, activation)
+    rows = small_conv.convolve_to_rows(kernel, bias, features, first.input_size, True, activation)
+    return [tf.concat(rows[n:n + channels], 2) for n in range(0, len(rows), channels)] if channels > 1 else rows
+
+
+def _channels_first(rows, channels):
+    """Rows of (pixel, channel) [experts, rows, pixels · channels] as rows of (channel, pixel)."""
+    if channels == 1:
+        return rows
+    images = tf.reshape(rows, [rows.shape[0], -1, rows.shape[2] // channels, channels])
+    return tf.reshape(tf.linalg.matrix_transpose(images), [rows.shape[0], -1, rows.shape[2]])
 
 
 class StackedMLP(keras.layers.Layer):

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from spvae_tf.errors import InputError, check_choice, check_integer
 from spvae_tf.model import experts, iwae
-from spvae_tf.model.likelihoods import get_likelihood
+from spvae_tf.model.likelihoods import make_likelihood
 from spvae_tf.model.region_graph import RegionGraph, rectangle
 from spvae_tf.model.spn import SumProductNetwork
 from spvae_tf.ops.functions import gather_parts, sum_last
@@ -32,16 +32,18 @@ class Mixture(keras.Model):
     Args:
       graph: RegionGraph over the pixels, or its JSON text.
       image_shape: (height, width).
-      likelihood, architecture: "continuous" or "discrete"; of the experts, "dense", "conv_leaf" or "conv_image".
+      likelihood: one of likelihoods.LIKELIHOODS.
+      architecture: of the experts, "dense", "conv_leaf" or "conv_image".
       hidden_units: H, of each hidden layer of a dense expert, of the one dense layer of a convolutional encoder.
       latent_dim, num_sums, num_components: n_z; K_sum, sums per internal region; K_leaf, experts per leaf region.
       seed: of the initial weights; the same for float32 and float64.
       whole_counts: whether queries of a discrete model raise InputError at a pixel that is no multiple of 1/255. SVHN
         as the authors prepared it has such pixels.
+      num_categories: J, of the likelihood "tied_mixture" alone.
     """
 
     def __init__(self, graph, image_shape, likelihood, architecture="dense", hidden_units=32, latent_dim=25,
-                 num_sums=2, num_components=2, seed=0, whole_counts=True, **kwargs):
+                 num_sums=2, num_components=2, seed=0, whole_counts=True, num_categories=8, **kwargs):
         super().__init__(**kwargs)
         check_policy(self.dtype_policy)
         check_integer("hidden_units", hidden_units)
@@ -53,19 +55,21 @@ class Mixture(keras.Model):
         if math.prod(self.image_shape) != self.graph.num_variables:
             raise InputError(f"an image of {self.image_shape[0]}×{self.image_shape[1]} has "
                              f"{math.prod(self.image_shape)} pixels; the region graph has {self.graph.num_variables}")
-        self.likelihood = get_likelihood(likelihood)
+        likelihood = make_likelihood(likelihood, num_categories)
         self._settings = dict(architecture=architecture, hidden_units=hidden_units, latent_dim=latent_dim,
                               num_sums=num_sums, num_components=num_components, seed=seed,
-                              whole_counts=whole_counts)
-        self.takes_counts = self.likelihood.of_counts and whole_counts
+                              whole_counts=whole_counts, num_categories=num_categories)
+        self.takes_counts = likelihood.of_counts and whole_counts
         self.supports_jit = False  # or Keras would compile `predict` for every size of a batch
         self.latent_dim, self.num_components = latent_dim, num_components
         self.num_experts = len(self.graph.leaf_regions) * num_components
         leaf_size = self._place_leaves(architecture)
         rng = np.random.default_rng(seed)
         self.encoder, self.decoder = experts.build_experts(
-            architecture, self.num_experts, leaf_size, hidden_units, latent_dim, self.likelihood.num_outputs, rng)
+            architecture, self.num_experts, leaf_size, hidden_units, latent_dim, likelihood.num_outputs,
+            likelihood.width, rng)
         self.spn = SumProductNetwork(self.graph, num_sums, num_components, seed=int(rng.integers(2**31)), name="spn")
+        self.likelihood = likelihood  # last, and so its weights
         self.built = True
 
     def _place_leaves(self, architecture):
@@ -167,7 +171,8 @@ class Mixture(keras.Model):
         return mean, precision
 
     def decode(self, z):
-        """What parametrises p(x_l | z_l) (3), for k samples z: a tuple of [experts, k, batch, pixels of a leaf]."""
+        """What parametrises p(x_l | z_l) (3), for k samples z: a tuple as in likelihoods.py of
+        [experts, k, batch, width · pixels of a leaf]."""
         num_experts, samples, _, latent_dim = z.shape
         outputs = self.decoder(tf.reshape(z, [num_experts, -1, latent_dim]))
         return tuple(tf.reshape(output, [num_experts, samples, -1, output.shape[2]]) for output in outputs)

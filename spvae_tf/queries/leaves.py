@@ -68,15 +68,17 @@ def picture(model, means, weights):
 
 
 def assemble(model, parts, weights):
-    """Images [batch, pixels] from the experts' parts [experts, batch, pixels of a leaf].
+    """Images [batch, width · pixels] from the experts' parts [experts, batch, width · pixels of a leaf].
 
     A pixel is the weighted sum over the leaves that hold it: by 0 or 1 for a tree's own image, by `in_tree` for the
-    mean over trees.
+    mean over trees. The `width` numbers of a pixel lie as in likelihoods.py.
     """
     regions, components = weights.shape[1:]
-    parts = tf.reshape(parts, [regions, components, *parts.shape[-2:]])
-    mixed = tf.reshape(tf.einsum("rknp,nrk->rpn", parts, weights), [-1, weights.shape[0]])
-    return tf.transpose(tf.reduce_sum(tf.gather(tf.pad(mixed, [[0, 1], [0, 0]]), _places(model)), axis=1))
+    width = parts.shape[-1] // model.leaf_pixels.shape[1]
+    parts = tf.reshape(parts, [regions, components, parts.shape[-2], width, -1])
+    mixed = tf.reshape(tf.einsum("rknwp,nrk->rpnw", parts, weights), [-1, weights.shape[0], width])
+    images = tf.reduce_sum(tf.gather(tf.pad(mixed, [[0, 1], [0, 0], [0, 0]]), _places(model)), axis=1)
+    return tf.reshape(tf.transpose(images, [1, 2, 0]), [weights.shape[0], -1])
 
 
 def _places(model):

@@ -94,7 +94,8 @@ def markdown(lines, empty="Nothing has been run."):
 def by_model(cells):
     """The paper's table of cells, a dict (model, data set, likelihood) -> str: a line for each model."""
     datasets = dict.fromkeys(dataset for _, dataset, _ in cells)
-    columns = [(dataset, likelihood) for likelihood in LIKELIHOODS for dataset in datasets
+    likelihoods = dict.fromkeys([*LIKELIHOODS, *(likelihood for *_, likelihood in cells)])
+    columns = [(dataset, likelihood) for likelihood in likelihoods for dataset in datasets
                if any((model, dataset, likelihood) in cells for model in MODELS)]
     return [["", *map(", ".join, columns)]] + [[model, *(cells.get((model, *column), "—") for column in columns)]
                                                for model in MODELS if any(key[0] == model for key in cells)]

@@ -33,6 +33,7 @@ SETTINGS = dict(
     graph=str,  # JSON, or the path of a file of it; None: Poon and Domingos'
     allow_large_graph=False,  # of more than region_graph.LARGE regions
     num_sums=2, num_components=2,
+    num_categories=8,  # J, of the likelihood "tied_mixture"
     seed=0, data_seed=0, data_dir=str, train_fraction=1.0,
     preparation="authors",  # or "raw": pixel / 255, nothing else
     round_pixels=bool,  # None: as the authors do, all data sets but SVHN; none of raw images
@@ -52,7 +53,7 @@ def make_config(model="SPVAE", dataset="mnist", likelihood="continuous", cell_of
     Args:
       model: one of MODELS, in any capitals.
       dataset: one of data.DATASETS or the path of an .npz.
-      likelihood: one of LIKELIHOODS. One without published sizes has those of the continuous.
+      likelihood: one of likelihoods.LIKELIHOODS. One without published sizes has those of the discrete.
       cell_of: of an .npz alone, the data set of published.DATASETS whose sizes and rounding it takes; None is MNIST's.
     """
     model = canonical_name(model)
@@ -61,7 +62,8 @@ def make_config(model="SPVAE", dataset="mnist", likelihood="continuous", cell_of
     if cell_of is not None and (cell_of not in published.DATASETS or dataset in DATASETS):
         raise InputError(f"cell_of is {cell_of!r} for dataset {dataset!r}; it must be one of "
                          f"{', '.join(published.DATASETS)}, for an .npz")
-    candidates = (cell_of or dataset, likelihood), ("mnist", likelihood), ("mnist", "continuous")
+    of_cell = likelihood if likelihood in published.LIKELIHOODS else "discrete"
+    candidates = (cell_of or dataset, of_cell), ("mnist", of_cell)
     cell = next(filter(None, (published.cell(model, *candidate) for candidate in candidates)))
     settings = {key: ml_collections.config_dict.placeholder(value) if isinstance(value, type) else value
                 for key, value in SETTINGS.items()}
@@ -111,8 +113,8 @@ def _fill_in_protocol(config):
 def _check_values(config):
     check_choice("stream", config.stream, STREAMS)
     check_choice("preparation", config.preparation, (*PREPARATIONS, EARLIER))
-    for key in ("hidden_units", "latent_dim", "num_sums", "num_components", "batch_size", "train_samples",
-                "validate_every", "patience", "shuffle_buffer", "test_samples", "delta", "max_batches",
+    for key in ("hidden_units", "latent_dim", "num_sums", "num_components", "num_categories", "batch_size",
+                "train_samples", "validate_every", "patience", "shuffle_buffer", "test_samples", "delta", "max_batches",
                 "num_test_images", "seed", "data_seed"):
         if config[key] is not None or not isinstance(SETTINGS.get(key), type):
             check_integer(key, config[key], low=0 if key.endswith("seed") else 1)

@@ -6,7 +6,7 @@ authors' bit for bit (docs/authors.md):
 1. colour becomes grey by the ITU-R 601 luma, cut off to 8 bits (`luma`);
 2. each image is scaled to [0, 1] by itself, MNIST excepted, which is divided by 255 (`min_max_scale`);
 3. pixels are rounded to multiples of 1/255, SVHN excepted;
-4. for a continuous likelihood only, noise is added once (`perturb`), SVHN's test images excepted.
+4. for a likelihood that is not of counts only, noise is added once (`perturb`), SVHN's test images excepted.
 
 That is the preparation "authors". The preparation "raw" is step 1 and pixel / 255, nothing else.
 """
@@ -61,7 +61,7 @@ def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0,
       name: one of `DATASETS`, or the path of an .npz with x_train, x_validation, x_test (integers in 0..255 or floats
         in [0, 1]; uint16 are scaled by 65,535; shapes as in `check_images`) and optional labels y_train, … (integers
         [n]).
-      likelihood: "continuous" or "discrete".
+      likelihood: one of likelihoods.LIKELIHOODS.
       data_dir: folder, or parent of a folder tensorflow_datasets/, of prepared TFDS data sets. None: TFDS's own, which
         it fills on first use. Embedded samples and .npz files do not need it.
       seed: of the noise; and of the order of the training images, but for MNIST and CIFAR-10.
@@ -70,7 +70,7 @@ def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0,
         InputError where a discrete likelihood meets a pixel that is no multiple of 1/255.
       preparation: one of PREPARATIONS.
     """
-    get_likelihood(likelihood)
+    of_counts = get_likelihood(likelihood).of_counts
     check_choice("preparation", preparation, PREPARATIONS)
     if not isinstance(train_fraction, numbers.Real) or not 0 < train_fraction <= 1:
         raise InputError(f"train_fraction is {train_fraction!r}; allowed: 0 < train_fraction <= 1")
@@ -83,11 +83,10 @@ def load_dataset(name, likelihood, *, data_dir=None, seed=0, train_fraction=1.0,
     arrays, num_constant = {}, 0
     for split, (images, labels) in splits.items():
         x = prepare(images, name, round_pixels, preparation)
-        if get_likelihood(likelihood).of_counts:
+        if of_counts:
             if images.dtype != np.uint8 and has_whole_counts(name, round_pixels, preparation):
                 check_counts(x, remedy="--config.round_pixels")
-        elif (likelihood, preparation) == ("continuous", "authors") and (
-                (name, split) != ("svhn_cropped", "test")):  # as the authors' file is
+        elif preparation == "authors" and (name, split) != ("svhn_cropped", "test"):  # as the authors' file is
             x = perturb(x, _rng(seed, split, "noise"))
         arrays |= {split: x, f"{split}_labels": labels}
         num_constant += count_constant(images)
@@ -163,7 +162,7 @@ def describe(num_constant, name, likelihood, round_pixels, preparation):
         steps, fate = ["each image scaled to [0, 1] by itself"], ", black now"
     if round_pixels or fate and has_whole_counts(name, round_pixels, preparation):
         steps.append("rounded to 1/255")
-    if (likelihood, preparation) == ("continuous", "authors"):
+    if not get_likelihood(likelihood).of_counts and preparation == "authors":
         steps, fate = [*steps, "noise added", "scaled again"], ", noise over the whole of [0, 1] now"
     constant = f"; {num_constant} constant{fate}" if num_constant else ""
     return f"prepared as {preparation!r}: {', '.join(steps)}{constant}"

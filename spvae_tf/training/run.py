@@ -37,7 +37,7 @@ def make_model(config, image_shape):
                        delta=config.delta, graph=RegionGraph.from_json(config.graph) if config.graph else None,
                        num_sums=config.num_sums, num_components=config.num_components, seed=config.seed,
                        whole_counts=has_whole_counts(config.dataset, config.round_pixels, config.preparation),
-                       allow_large_graph=config.allow_large_graph)
+                       num_categories=config.num_categories, allow_large_graph=config.allow_large_graph)
 
 
 def load_data(config):

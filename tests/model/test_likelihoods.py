@@ -188,7 +188,7 @@ def test_mean_and_draws(likelihood):
 def test_names():
     for name, kind, num_outputs in (("continuous", Gaussian, 2), ("discrete", Binomial, 1)):
         likelihood = get_likelihood(name)
-        assert type(likelihood) is kind
+        assert likelihood is kind
         assert (likelihood.name, likelihood.num_outputs) == (name, num_outputs)
     with pytest.raises(InputError, match="likelihood is 'gaussian'; it must be one of continuous, discrete"):
         get_likelihood("gaussian")

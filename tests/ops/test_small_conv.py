@@ -101,7 +101,7 @@ def test_networks_are_those_of_one_convolution_per_expert(encodes, dtype, size, 
     monkeypatch.setattr(device, "on_gpu", lambda: on_gpu)
     keras.config.set_dtype_policy(dtype)
     try:
-        encoder, decoder = experts.build_experts("conv_leaf", 3, size, 4, 8, 2, np.random.default_rng(0))
+        encoder, decoder = experts.build_experts("conv_leaf", 3, size, 4, 8, 2, 1, np.random.default_rng(0))
     finally:
         keras.config.set_dtype_policy("float32")
     network, num_inputs = (encoder, math.prod(size)) if encodes else (decoder, 8)
@@ -138,7 +138,7 @@ def test_networks_are_those_of_one_convolution_per_expert(encodes, dtype, size, 
 
 def test_tiles_of_the_outputs_make_only_the_rows_they_reach(monkeypatch):
     """Of a 7×7 super-pixel rows 0–4 from the upper tiles, rows 3–6 from the lower ones."""
-    _, decoder = experts.build_experts("conv_leaf", 2, (7, 7), 4, 8, 2, np.random.default_rng(0))
+    _, decoder = experts.build_experts("conv_leaf", 2, (7, 7), 4, 8, 2, 1, np.random.default_rng(0))
     made, matrix = [], small_conv.matrix
 
     def noted(kernel, *arguments, **options):

@@ -19,7 +19,6 @@ from oracles import (
 )
 
 from spvae_tf.errors import InputError
-from spvae_tf.model.reference import PIXEL_LOG_PROBS
 from spvae_tf.model.region_graph import poon_domingos, single_region
 from spvae_tf.queries import density
 from spvae_tf.spvae import SPVAE
@@ -112,7 +111,7 @@ def elbos_of_gaussians(plain, x, observed, means, deviations):
     z = means[:, None] + deviations[:, None] * nodes
     outputs = plain.experts[0].decode(tf.constant(z.reshape(-1, 1), tf.float32))
     outputs = [tf.cast(output, tf.float64) for output in outputs]
-    pixels = PIXEL_LOG_PROBS[plain.likelihood](tf.constant(x, tf.float64), *outputs).numpy()
+    pixels = plain.pixel_log_probs(tf.constant(x, tf.float64), *outputs).numpy()
     expected = np.where(observed, pixels, 0).sum(axis=-1).reshape(z.shape) @ (weights / weights.sum())
     return expected + 0.5 * (1 + 2 * np.log(deviations) - means**2 - deviations**2)
 
