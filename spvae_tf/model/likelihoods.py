@@ -174,7 +174,7 @@ class BetaBinomial(OfCounts):
 
     def log_base(self, x):
         """log of the binomial coefficient (255 over 255·x)."""
-        return log_coefficient(x)
+        return log_coefficient(counts(x) / NUM_TRIALS)
 
     def log_density(self, x, outputs):
         """log B(c + α, 255 − c + β) − log B(α, β) with c = 255·x and Euler's beta function B."""

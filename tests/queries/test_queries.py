@@ -1,5 +1,6 @@
 """All queries of the four models, and the document that lists them."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import tensorflow as tf
 from small_models import images, mask
 
 import spvae_tf
+from spvae_tf.model.likelihoods import LIKELIHOODS
+
+CELLS = [*itertools.product(["SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE"], ["continuous", "discrete"]),
+         *(("SPVAE", likelihood) for likelihood in LIKELIHOODS if likelihood not in ("continuous", "discrete")),
+         ("Conv-VAE", "tied_mixture")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("likelihood", ["continuous", "discrete"])
-@pytest.mark.parametrize("name", ["SPVAE", "VAE", "Conv-SPVAE", "Conv-VAE"])
-def test_every_query_of_the_four_models(name, likelihood):
+@pytest.mark.parametrize("name, likelihood", CELLS)
+def test_every_query_of_the_models(name, likelihood):
     model = spvae_tf.build_model(name, (6, 5), likelihood, hidden_units=4, latent_dim=2, delta=3)
     x, observed = images(model), mask(model)
     unknown = np.where(observed, x, np.nan)

@@ -20,8 +20,8 @@ SEEN = np.random.default_rng(1).random([4, 8]) < 0.5
 UNKNOWN = np.where(SEEN, X, np.float32(np.nan))
 
 
-def make():
-    return spvae_tf.build_model("SPVAE", (2, 4), "continuous", hidden_units=4, latent_dim=2, seed=3, delta=2)
+def make(likelihood="continuous"):
+    return spvae_tf.build_model("SPVAE", (2, 4), likelihood, hidden_units=4, latent_dim=2, seed=3, delta=2)
 
 
 def answers(model):
@@ -66,7 +66,8 @@ np.savez(folder + "/run.npz", **answers(spvae_tf.load(folder + "/run")))
 def new_process(tmp_path_factory):
     """A model and a run, written here and asked elsewhere: (the model, the run's model, {file: answers})."""
     folder = tmp_path_factory.mktemp("saved")
-    model = make()
+    model = make("tied_mixture")  # which has weights of its own
+    model.likelihood.table.assign(np.random.default_rng(1).standard_normal(model.likelihood.table.shape))
     model.save(folder / "model.keras")
     serving.export(model, folder / "served", num_samples=20, batch_size=4)
     np.savez(folder / "asked.npz", x=UNKNOWN, seen=SEEN, seed=make_seed(7))

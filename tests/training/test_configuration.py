@@ -48,11 +48,14 @@ def test_sizes_follow_table_2(name, model):
         assert (config.model, config.hidden_units, config.latent_dim) == (model, cell.hidden_units, cell.latent_dim)
 
 
-def test_likelihood_without_published_cells_has_the_sizes_of_mnist_continuous(monkeypatch):
-    monkeypatch.setitem(LIKELIHOODS, "new", LIKELIHOODS["continuous"])
-    cell, config = published.CELLS["VAE", "mnist", "continuous"], configuration.make_config("VAE", "cifar10", "new")
-    assert (config.hidden_units, config.latent_dim) == (cell.hidden_units, cell.latent_dim)
-    assert configuration.resolve(config).name == "vae-cifar10-new-single-h300-z200-seed0"
+@pytest.mark.parametrize("likelihood", sorted(set(LIKELIHOODS) - set(published.LIKELIHOODS)))
+def test_a_likelihood_without_published_cells_has_the_sizes_of_the_discrete(likelihood):
+    for dataset, of in (("cifar10", "cifar10"), ("mine.npz", "mnist")):
+        cell, config = published.CELLS["VAE", of, "discrete"], configuration.make_config("VAE", dataset, likelihood)
+        assert (config.hidden_units, config.latent_dim) == (cell.hidden_units, cell.latent_dim)
+    config = configuration.make_config("VAE", "cifar10", likelihood)
+    config.num_categories = 16
+    assert configuration.resolve(config).name == f"vae-cifar10-{likelihood}-single-h600-z200-num_categories=16-seed0"
 
 
 @pytest.mark.parametrize("dataset, cell_of", [("mnist", "svhn_cropped"), ("mnist_sample", "mnist"),
