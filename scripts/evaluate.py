@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from spvae_tf.errors import InputError
-from spvae_tf.training.evaluation import evaluate
+from spvae_tf.training.evaluation import evaluate, in_words, uniform_in_words
 from spvae_tf.training.pretrained import open_trained
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run of scripts/train.py.")
@@ -36,13 +36,15 @@ def main():
     fitted = f", q fitted in {_REFINEMENTS.value} steps" if _REFINEMENTS.value else ""
     config = run.config
     print(f"{config.model} on {config.dataset}, {config.likelihood}: test ELBO (k = {result.num_samples}{fitted}) "
-          f"{result.mean:.2f} ± {result.stderr:.2f} nats per image "
+          f"{in_words(model, result.mean, result.stderr)} "
           f"(standard error over {len(result.log_prob)} of {len(test)} test images)")
     if len(result.log_prob) > 1:
         image = result.log_prob.argmin()  # on continuous data one image can decide the mean
         others = np.delete(result.log_prob, image)
         print(f"median {np.median(result.log_prob):.2f}; the least probable is image {image} with "
               f"{result.log_prob[image]:.2f}, the mean of the others {others.mean():.2f}")
+    for line in uniform_in_words(model):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from ml_collections import config_flags
 from spvae_tf.errors import InputError
 from spvae_tf.training import provenance
 from spvae_tf.training.data import SPLITS, describe
+from spvae_tf.training.evaluation import in_words, uniform_in_words
 from spvae_tf.training.run import Run, tensorboard_writer
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/table1.py:DATASET/LIKELIHOOD/MODEL.")
@@ -36,8 +37,10 @@ def main():
     print(f"{config.model} on {dataset.name}, {config.likelihood}, protocol {config.protocol}, seed {config.seed}, "
           f"{len(dataset.train)} training images")
     print(f"best validation ELBO (k = {config.train_samples}, {len(dataset.validation)} images) "
-          f"{trainer.best_ll:.2f} nats per image, after {trainer.best_step} of {trainer.step} batches, "
+          f"{in_words(run.model, trainer.best_ll)}, after {trainer.best_step} of {trainer.step} batches, "
           f"{trainer.seconds:.0f} s")
+    for line in uniform_in_words(run.model):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from spvae_tf.errors import InputError
 from spvae_tf.files import read_npz, write_atomically, write_npz, write_table
-from spvae_tf.model.likelihoods import get_likelihood
+from spvae_tf.model.likelihoods import bits_per_dimension, get_likelihood
 from spvae_tf.queries.masks import HIDDEN_HALVES, ROUNDING, check_counts, hide_half
 from spvae_tf.training import data
 from spvae_tf.training.picture_files import FORMATS, read_pictures
@@ -130,7 +130,8 @@ def score(model, out, x, names, num_samples, seed=0):
     """How likely images are: score.csv, score.npz (heat [n, H, W], nats per pixel; names), score.png.
 
     The columns are image and, of `density.Diagnostics`, log_prob, standard_error, num_samples, levelled_off and
-    effective_sample_size (the least of the leaf VAEs that the image most probably uses).
+    effective_sample_size (the least of the leaf VAEs that the image most probably uses). Where pixels are counts there
+    is bits_per_dimension, too; else log_prob is of a density.
     """
     report = model.diagnose(x, num_samples, seed=seed)
     heat = model.outlier_score(x, num_samples, seed).heat.numpy().reshape(-1, *model.image_shape)
@@ -139,6 +140,8 @@ def score(model, out, x, names, num_samples, seed=0):
     table = dict(image=names, log_prob=report.log_prob.numpy(), standard_error=report.standard_error.numpy(),
                  num_samples=np.full(len(x), num_samples), levelled_off=report.levelled_off.numpy(),
                  effective_sample_size=sizes)
+    if model.likelihood.of_counts:
+        table["bits_per_dimension"] = bits_per_dimension(table["log_prob"], x.shape[1])
     low, high = np.percentile(heat, [1, 99])
     colours = matplotlib.colormaps["inferno"]((heat - low) / max(high - low, 1e-9))[..., :3]
     grey = np.repeat(x.reshape(*heat.shape, 1), 3, axis=-1)

@@ -47,6 +47,12 @@ def whole_name(dataset):
     return dataset.removesuffix("_sample")
 
 
+def num_pixels(dataset):
+    """Of an image of one of DATASETS or a sample of it, None of others."""
+    side = SIDES.get(whole_name(dataset))
+    return side and side**2
+
+
 def cell(model, dataset, likelihood):
     """The Cell of a run, or None where the paper has none, as of a user's own images; a sample counts as its whole."""
     return CELLS.get((model, whole_name(dataset), likelihood))

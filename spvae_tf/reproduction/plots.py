@@ -11,6 +11,7 @@ from matplotlib.ticker import LogLocator
 
 from spvae_tf import files, published
 from spvae_tf.errors import InputError
+from spvae_tf.model.likelihoods import bits_per_dimension, get_likelihood
 from spvae_tf.reproduction import beyond, compare, report, table1, text
 from spvae_tf.reproduction.text import grouped
 
@@ -45,6 +46,19 @@ def of_results(results_dir, folder):
     return first, second
 
 
+def label_nats(axes, what, rows):
+    """Names the vertical axis, nats per image; rows of counts in images of one size have bits per dimension beside."""
+    pixels = {get_likelihood(row["likelihood"]).of_counts and text.num_pixels(row) for row in rows}
+    axes.set_ylabel(f"{what}\n(nats per image{', a density' if pixels == {False} else ''})")
+    size = pixels.pop() if len(pixels) == 1 else None
+    if size:
+        def to_nats(bits):
+            return -bits * size * math.log(2)
+
+        axes.secondary_yaxis("right", functions=(lambda nats: bits_per_dimension(nats, size), to_nats)).set_ylabel(
+            "bits per dimension (uniform: 8)")
+
+
 def ours_against_paper(compared, path):
     """Ours (compare.compare_protocols) beside the paper's at Table 2's sizes, a panel for each benchmark."""
     run = {(row["dataset"], row["likelihood"]) for rows in compared.values() for row in rows if row["runs"]}
@@ -52,7 +66,8 @@ def ours_against_paper(compared, path):
     figure, all_axes = panels(len(benchmarks), 3.4, 3.6)
     models = list(COLOURS)
     for axes, benchmark in zip(all_axes, benchmarks):
-        axes.set(title=", ".join(benchmark), ylabel="test ELBO, k = 5000 (nats per image)", xlim=(-0.5, 3.5))
+        axes.set(title=", ".join(benchmark), xlim=(-0.5, 3.5))
+        label_nats(axes, "test ELBO, k = 5000", [dict(zip(text.CELL[1:], benchmark))])
         axes.set_xticks(range(4), models, fontsize=8)
         cells = [published.CELLS[model, *benchmark] for model in models]
         axes.plot(range(4), [math.nan if c.checkpoint else c.test_ll for c in cells], "k_", ms=22, mew=2, label="paper")
@@ -80,8 +95,8 @@ def learning_curves(folder, path):
     figure, all_axes = panels(len(benchmarks), 5.2, 3.8)
     for axes, (benchmark, runs) in zip(all_axes, benchmarks.items()):
         _draw_curves(axes, runs)
-        axes.set(title=", ".join(benchmark), xlabel="batches of 128 images",
-                 ylabel="validation ELBO, k = 5 (nats per image)")
+        axes.set(title=", ".join(benchmark), xlabel="batches of 128 images")
+        label_nats(axes, "validation ELBO, k = 5", runs)
     save(figure, path)
 
 
@@ -130,7 +145,8 @@ def low_data_sweep(rows, path):
         for (dataset, model), runs in grouped(some, "dataset", "model").items():
             _draw_model(axes, dataset, model, likelihood, runs)
         _finish_fractions(axes)
-        axes.set(title=likelihood, ylabel="test ELBO (nats per image)")
+        axes.set(title=likelihood)
+        label_nats(axes, "test ELBO", some)
     figure.legend(handles=_sweep_legend(rows), frameon=False, loc="outside lower center", ncols=4, fontsize=9)
     save(figure, path)
 
@@ -170,7 +186,8 @@ def tightness(rows, path):
                           label=f"{model}, {setting}", ls=line_style, fillstyle=fill_style)
             _mark(axes, _by_fraction(runs), "value")
         _finish_fractions(axes)
-        axes.set(title="{}, {}, protocol {}".format(*benchmark), ylabel="bound of log p(image), nats per image")
+        axes.set(title="{}, {}, protocol {}".format(*benchmark))
+        label_nats(axes, "bound of log p(image)", some)
     save(figure, path, legend=True)
 
 

@@ -19,6 +19,7 @@ from spvae_tf.training import records
 
 SEEDS = {"SPVAE": 3, "VAE": 3, "Conv-SPVAE": 1, "Conv-VAE": 1}  # that a cell is to be run with
 WANTED = table1.PRESETS["tuned"].datasets  # whose cells are to be run
+BITS = "bits per dimension (paper)"
 BEST = 3  # sizes shown of those that the authors tried
 SUBSET_COMMAND = (
     f"bash scripts/reproduce_table1.sh --preset=tuned --protocol=released --datasets=<path>/{compare.SUBSET}.npz "
@@ -94,13 +95,28 @@ def beside_table1(compared):
         if source == compare.LOG:
             source += f": ours {_ours(row, 'test_ll_k5')}, theirs {row['logged_test_ll_k5']}"
         return [cell_name(row), row["sizes"], f"{row['hidden_units'] or 'various'}, {row['latent_dim'] or 'various'}",
-                _ours(row, "test_ll"), str(row["paper_test_ll"]), text.number(row["difference"], 1, "+"),
-                text.number(row["difference_per_pixel"], 4, "+"), text.number(row["difference_percent"], 1, "+"),
-                text.number(row["difference_margin_percent"], 0, "+"), source,
-                row["verdict"] + (f" ({row['note']})" if row["note"] else "")]
+                _ours(row, "test_ll"), str(row["paper_test_ll"]),
+                _bits([row[field] for field in CELL], row["paper_test_ll"], row["test_ll"]),
+                text.number(row["difference"], 1, "+"), text.number(row["difference_per_pixel"], 4, "+"),
+                text.number(row["difference_percent"], 1, "+"), text.number(row["difference_margin_percent"], 0, "+"),
+                source, row["verdict"] + (f" ({row['note']})" if row["note"] else "")]
 
-    return [["cell", "sizes", "H, n_z", "ours (runs)", "paper", "difference", "per pixel", "%", "% of margin", "from",
-             "verdict"], *(line(row) for row in compared if row["runs"])]
+    run = [row for row in compared if row["runs"]]
+    lines = [["cell", "sizes", "H, n_z", "ours (runs)", "paper", BITS, "difference", "per pixel", "%", "% of margin",
+              "from", "verdict"], *map(line, run)]
+    return lines + _uniform(lines, run)
+
+
+def _bits(key, paper, *ours):
+    """Of a cell: bits per dimension of ours and, in brackets, the paper's; or that they are densities."""
+    paper, *ours = (text.bits(dict(zip(CELL, key)), nats) for nats in (paper, *ours))
+    return paper if paper == "density" else f"{', '.join(ours)} ({paper})"
+
+
+def _uniform(lines, rows):
+    """Lines for a table with a column BITS, on the uniform distribution over images such as those of rows."""
+    return [[", ".join(key), *(f"8, which is {nats:.1f} nats" if head == BITS else "—" for head in lines[0][1:])]
+            for key, nats in text.uniform_of(rows).items()]
 
 
 def at_k5(compared):
@@ -127,14 +143,16 @@ def whole_cells(compared):
 def summary(compared):
     """Table 1 in short: the cells run as a whole at Table 2's sizes, under any protocol."""
     whole = {protocol: whole_cells(rows) for protocol, rows in compared.items()}
-    lines = [["cell", "paper", *(head for name in compared for head in (f"ours, protocol {name} (runs)", "verdict"))]]
+    lines = [["cell", "paper", *(head for name in compared for head in (f"ours, protocol {name} (runs)", "verdict")),
+              BITS]]
     for key, cell in sorted(published.CELLS.items(), key=lambda item: published.BENCHMARKS.index(item[0][1:])):
         if any(key in cells for cells in whole.values()):
             shown = [(_ours(cells[key], "test_ll"), cells[key]["verdict"]) if key in cells else ("—", "—")
                      for cells in whole.values()]
             lines.append([", ".join(key), f"{cell.test_ll}{' (of other sizes)' if cell.checkpoint else ''}",
-                          *(text for pair in shown for text in pair)])
-    return lines
+                          *(text for pair in shown for text in pair),
+                          _bits(key, cell.test_ll, *(cells.get(key, {}).get("test_ll") for cells in whole.values()))])
+    return lines + _uniform(lines, [row for cells in whole.values() for row in cells.values()])
 
 
 def margins(compared):

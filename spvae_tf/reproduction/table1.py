@@ -5,6 +5,8 @@ import itertools
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from spvae_tf import files, published
 from spvae_tf.errors import InputError
 from spvae_tf.reproduction import cross_validation, text, workers
@@ -140,14 +142,17 @@ def as_text(tested):
     cells, notes = {}, []
     for key, group in text.grouped(tested, *text.CELL).items():
         ours, theirs = text.mean_of([r["test_ll"] for r in group], digits=0, runs=False), group[0]["paper_test_ll"]
-        cells[key] = ours if theirs is None else f"{ours} ({theirs})"
+        ours = ours if theirs is None else f"{ours} ({theirs})"
+        bits = text.bits(group[0], np.mean([r["test_ll"] for r in group]))
+        cells[key] = ours if bits == "—" else f"{ours}; {bits}"
         cell, sizes = published.cell(*key), (group[0]["hidden_units"], group[0]["latent_dim"])
         if cell and cell.checkpoint and group[0]["preset"] != "grid" and sizes != cell.checkpoint:
             notes.append(f"The paper's number for {', '.join(key)} belongs to another model: H = {cell.checkpoint[0]}, "
                          f"n_z = {cell.checkpoint[1]} instead of Table 2's {cell.hidden_units}, {cell.latent_dim}")
+    cells |= {key: f"{value:.0f}; 8" for key, value in text.uniform_of(tested).items()}
     tests = sorted({(r["num_samples"], r["num_test_images"]) for r in tested})
     title = (f"Test ELBO in nats per image, {', '.join(f'k = {k} on {n} images' for k, n in tests)}; "
-             "the paper's (k = 5000, whole test set) in brackets")
+             "the paper's (k = 5000, whole test set) in brackets; bits per dimension, or that it is a density")
     if any(r["dataset"].endswith("_sample") for r in tested):
         title += "\nSmall samples and short runs: they show that everything runs, and are not to be compared"
     return "\n".join([title, text.aligned(text.by_model(cells), numbers=True), *notes])

@@ -7,11 +7,13 @@ import math
 
 import numpy as np
 
-from spvae_tf.published import LIKELIHOODS
+from spvae_tf import published
+from spvae_tf.model.likelihoods import bits_per_dimension, get_likelihood, uniform_log_prob
 from spvae_tf.spvae import MODELS
 
 CELL = ("model", "dataset", "likelihood")  # of a row: the key of its cell in published.CELLS
 EARLIER = "†"  # beside what runs on images of the earlier preparation say
+UNIFORM = "uniform over the counts"  # in place of a model
 FOOTNOTE = f"{EARLIER} Of images prepared an earlier way (docs/authors.md), or not recorded; to be made again."
 
 
@@ -72,6 +74,25 @@ def mean_over(rows, field, **options):
     return mean_of([row[field] for row in used], **options) + mark(used)
 
 
+def num_pixels(row):
+    """Of a row's images; None where neither the row nor the paper tells."""
+    return math.prod(row["image_shape"]) if "image_shape" in row else published.num_pixels(row["dataset"])
+
+
+def bits(row, nats, digits=3):
+    """Nats per image of a row's kind as bits per dimension; "density" where pixels are no counts, "—" for None."""
+    if not get_likelihood(row["likelihood"]).of_counts:
+        return "density"
+    pixels = num_pixels(row)
+    return "—" if nats is None or pixels is None else number(bits_per_dimension(nats, pixels), digits)
+
+
+def uniform_of(rows):
+    """log p of the uniform distribution, nats per image: dict key of a cell, with UNIFORM in place of the model."""
+    return {(UNIFORM, row["dataset"], row["likelihood"]): uniform_log_prob(pixels) for row in rows
+            if get_likelihood(row["likelihood"]).of_counts and (pixels := num_pixels(row))}
+
+
 def _footnote(lines):
     return [FOOTNOTE] if any(EARLIER in cell for line in lines for cell in line) else []
 
@@ -94,8 +115,9 @@ def markdown(lines, empty="Nothing has been run."):
 def by_model(cells):
     """The paper's table of cells, a dict (model, data set, likelihood) -> str: a line for each model."""
     datasets = dict.fromkeys(dataset for _, dataset, _ in cells)
-    likelihoods = dict.fromkeys([*LIKELIHOODS, *(likelihood for *_, likelihood in cells)])
+    models = dict.fromkeys([*MODELS, *(model for model, *_ in cells)])
+    likelihoods = dict.fromkeys([*published.LIKELIHOODS, *(likelihood for *_, likelihood in cells)])
     columns = [(dataset, likelihood) for likelihood in likelihoods for dataset in datasets
-               if any((model, dataset, likelihood) in cells for model in MODELS)]
+               if any((model, dataset, likelihood) in cells for model in models)]
     return [["", *map(", ".join, columns)]] + [[model, *(cells.get((model, *column), "—") for column in columns)]
-                                               for model in MODELS if any(key[0] == model for key in cells)]
+                                               for model in models if any(key[0] == model for key in cells)]

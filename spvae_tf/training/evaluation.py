@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from spvae_tf import files
+from spvae_tf.model.likelihoods import bits_per_dimension, uniform_log_prob
 from spvae_tf.training.trainer import NonFiniteError
 
 SECONDS_BETWEEN_SAVES = 30
@@ -31,6 +32,23 @@ class Evaluation:
         """Standard error of the mean, over images; NaN of a single one."""
         count = len(self.log_prob)
         return float(self.log_prob.std(ddof=1) / np.sqrt(count)) if count > 1 else math.nan
+
+
+def in_words(model, log_prob, stderr=None):
+    """A log-likelihood and its standard error, nats per image: of counts also as bits per dimension."""
+    num_pixels, error = model.graph.num_variables, lambda value, digits: f" ± {abs(value):.{digits}f}"
+    nats = f"{log_prob:.2f}{'' if stderr is None else error(stderr, 2)} nats per image"
+    if not model.likelihood.of_counts:
+        return f"{nats}, a density"
+    bits = "" if stderr is None else error(bits_per_dimension(stderr, num_pixels), 4)
+    return f"{nats}, {bits_per_dimension(log_prob, num_pixels):.4f}{bits} bits per dimension"
+
+
+def uniform_in_words(model):
+    """A line on the uniform distribution over all images of counts; none where pixels are no counts."""
+    if not model.likelihood.of_counts:
+        return []
+    return [f"the uniform distribution: {in_words(model, uniform_log_prob(model.graph.num_variables))}"]
 
 
 def evaluate(model, images, num_samples, seed=0, refinements=0, folder=None):

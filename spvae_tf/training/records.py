@@ -1,8 +1,8 @@
 """Records of finished runs.
 
-A record is one JSON file, `<results_dir>/<protocol>/records/<name>.json`: a dict with the keys FIELDS, and the run's
-configuration as `config`. It is written once its run is complete; every CSV is made anew from all records. Here
-`folder` is `<results_dir>/<protocol>`.
+A record is one JSON file, `<results_dir>/<protocol>/records/<name>.json`: a dict with the keys FIELDS, the run's
+configuration as `config` and, but in old ones, `image_shape`. It is written once its run is complete; every CSV is made
+anew from all records. Here `folder` is `<results_dir>/<protocol>`.
 """
 
 import json

@@ -242,6 +242,7 @@ def _write_results(run, folder, trainer, elbos, test):
         dataset=dataset_name(config.dataset), params=trainer.model.count_params(), batches=trainer.step,
         best_batch=trainer.best_step, train_seconds=round(trainer.seconds, 1),
         paper_test_ll=cell.test_ll if cell else None)
-    record = {key: known.get(key) for key in records.FIELDS} | {"config": configuration.as_recorded(config)}
+    record = {key: known.get(key) for key in (*records.FIELDS, "image_shape")} | {
+        "config": configuration.as_recorded(config)}
     records.write_record(folder, name, record)
     return record

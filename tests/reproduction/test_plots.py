@@ -32,6 +32,21 @@ def test_nothing_that_was_run_makes_empty_plots(tmp_path):
         assert path.read_bytes()[1:4] == b"PNG"
 
 
+@pytest.mark.parametrize("rows, label, size", [
+    ([("mnist", "continuous")], "(nats per image, a density)", None),
+    ([("mnist", "discrete"), ("mnist_sample", "logistic")], "(nats per image)", 784),
+    ([("mnist", "discrete"), ("cifar10", "discrete")], "(nats per image)", None),
+    ([("mine", "discrete")], "(nats per image)", None)])
+def test_bits_per_dimension_stand_on_the_right_of_counts(rows, label, size):
+    _, (axes,) = plots.panels(1, 2, 2)
+    axes.set_ylim(-size if size else -1, 0)
+    plots.label_nats(axes, "ELBO", [dict(zip(("dataset", "likelihood"), row)) for row in rows])
+    assert axes.get_ylabel() == f"ELBO\n{label}" and len(axes.child_axes) == bool(size)
+    if size:
+        axes.figure.draw_without_rendering()
+        np.testing.assert_allclose(sorted(axes.child_axes[0].get_ylim()), [0, 1 / math.log(2)], atol=1e-9)
+
+
 # --- Table 1 ----------------------------------------------------------------------------------------------------------
 
 def test_ours_against_paper_marks_numbers_of_other_sizes_and_gives_one_seed_no_bar(drawn):

@@ -63,8 +63,10 @@ def test_marks_that_do_not_match_are_errors(text):
 
 def test_a_number_of_another_checkpoint_stands_beside_the_log_of_ours():
     row = make_row("Conv-VAE", "mnist", "discrete", test_ll=-1000.0, test_ll_k5=-2185.0)
-    _, line = report.beside_table1(compare.compare([row]))
-    assert line[5] == "-1.0" and line[9] == "the authors' log, k = 5: ours -2185.0 (1), theirs -2184"
+    _, line, uniform = report.beside_table1(compare.compare([row]))
+    assert uniform[0] == "uniform over the counts, mnist, discrete" and uniform[5] == "8, which is -4347.4 nats"
+    assert line[5] == "1.840 (3.863)"  # 1000 and 2099 nats over 784 log 2
+    assert line[6] == "-1.0" and line[10] == "the authors' log, k = 5: ours -2185.0 (1), theirs -2184"
 
 
 def test_parameters_beside_the_papers_thousands():
@@ -81,12 +83,13 @@ def test_short_table_has_the_cells_that_were_run_as_a_whole():
     earlier = compare.compare([rows[0] | dict(preparation="earlier", test_ll=-2200.0)])
     lines = report.summary({"paper": earlier, "released": compare.compare(rows)})
     assert lines == [["cell", "paper", "ours, protocol paper (runs)", "verdict", "ours, protocol released (runs)",
-                      "verdict"],
-                     ["SPVAE, mnist, continuous", "2819", "—", "—", "2801.0 ± 1.4 (2)", "agrees"],
+                      "verdict", report.BITS],
+                     ["SPVAE, mnist, continuous", "2819", "—", "—", "2801.0 ± 1.4 (2)", "agrees", "density"],
                      ["VAE, mnist, discrete", "-2351", "-2200.0 (1) †", "outside 2 %, one run", "-2300.0 (1)",
-                      "outside 2 %, one run"],
+                      "outside 2 %, one run", "4.048, 4.232 (4.326)"],
                      ["Conv-VAE, mnist, discrete", "-2099 (of other sizes)", "—", "—", "-2099.0 (1)",
-                      "outside 2 %, one run"]]
+                      "outside 2 %, one run", "—, 3.863 (3.863)"],
+                     ["uniform over the counts, mnist, discrete", "—", "—", "—", "—", "—", "8, which is -4347.4 nats"]]
     assert text.markdown(lines).endswith(f"|\n\n{text.FOOTNOTE}") and text.aligned(lines).endswith(f"\n{text.FOOTNOTE}")
     assert text.FOOTNOTE not in text.markdown(lines[:2]) + text.aligned(lines[:2])
 

@@ -1,5 +1,6 @@
 """Table 1: which runs it has, what is run, and the table as CSV and text."""
 
+import math
 import threading
 
 import pytest
@@ -109,13 +110,24 @@ def test_table1_as_text():
                make_record(model="VAE", test_ll=2600.2, paper_test_ll=2598),
                make_record(model="VAE", dataset="digits", likelihood="discrete", test_ll=-7.6, paper_test_ll=None)]
     text = table1.as_text(records)
-    assert "2825 ± 7 (2819)" in text and "2600 (2598)" in text
+    assert "2825 ± 7 (2819); density" in text and "2600 (2598); density" in text
     lines = text.splitlines()
     assert "k = 5000 on 10000 images" in lines[0]
     assert lines[1].split("  ")[-1].strip() == "digits, discrete"
     assert lines[2].split()[0] == "SPVAE" and lines[2].split()[-1] == "—"
-    assert lines[3].split()[0] == "VAE" and lines[3].split()[-1] == "-8"
+    assert lines[3].split()[0] == "VAE" and lines[3].split()[-1] == "-8"  # of images of unknown size
     assert len(lines) == 4
+
+
+def test_table1_has_bits_per_dimension_of_counts_beside_the_uniform_distributions():
+    nats = 784 * math.log(2)
+    records = [make_record(likelihood="tied_mixture", test_ll=-1.25 * nats, paper_test_ll=None),
+               make_record(dataset="mine", likelihood="discrete", test_ll=-2 * nats, paper_test_ll=None,
+                           image_shape=[14, 28])]
+    *_, head, ours, uniform = table1.as_text(records).splitlines()
+    assert head.split("  ")[-1] == "mnist, tied_mixture" and "mine, discrete" in head
+    assert ours.endswith("-679; 1.250") and "-1087; 4.000" in ours
+    assert uniform.startswith("uniform over the counts") and "-2174; 8" in uniform and uniform.endswith("-4347; 8")
 
 
 @pytest.mark.parametrize("write, name", [(table1.write, "table1.csv"),

@@ -81,7 +81,9 @@ def test_answers_without_pictures_are_about_the_test_set(folder, tmp_path):
     assert status == 0, err
     rows = list(csv.DictReader((tmp_path / "score.csv").open()))
     assert list(rows[0]) == ["image", "log_prob", "standard_error", "num_samples", "levelled_off",
-                             "effective_sample_size"]
+                             "effective_sample_size", "bits_per_dimension"]
+    for row in rows:
+        assert float(row["bits_per_dimension"]) == pytest.approx(-float(row["log_prob"]) / 32 / np.log(2), rel=1e-6)
     assert all(1 <= float(row["effective_sample_size"]) <= 9.001 for row in rows)
     report = model.diagnose(test[:5], 9, seed=0)
     for row, log_prob, error in zip(rows, report.log_prob.numpy(), report.standard_error.numpy(), strict=True):

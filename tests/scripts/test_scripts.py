@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import shlex
@@ -71,6 +72,16 @@ def test_evaluate(workdir):
     assert "k = 7, q fitted in 50 steps" in fitted
     loose, tight = (float(text.split(") ")[1].split()[0]) for text in (out, fitted))
     assert tight > loose
+
+
+def test_counts_have_bits_per_dimension_beside_nats(images, tmp_path):
+    cell = CELL.format(images, "vae").replace("continuous", "tied_mixture")
+    trained, _ = run("train.py", cell, *TINY, "--config.num_categories=3", f"--workdir={tmp_path}")
+    tested, _ = run("evaluate.py", f"--workdir={tmp_path}", "--num_samples=7")
+    for out in (trained, tested):
+        nats, bits = re.search(r"(-[\d.]+)(?: ± [\d.]+)? nats per image, ([\d.]+)", out).groups()
+        assert float(bits) == pytest.approx(-float(nats) / 96 / math.log(2), abs=1e-3)
+        assert out.splitlines()[-1] == "the uniform distribution: -532.34 nats per image, 8.0000 bits per dimension"
 
 
 def test_evaluation_killed_and_started_again_loses_no_image(tmp_path):

@@ -30,6 +30,15 @@ def test_evaluation_counts_every_image():
             evaluate(Model(), images, 5)
 
 
+def test_only_counts_have_bits_per_dimension():
+    counts, density = (build_model("VAE", (4, 4), likelihood, 3, 2) for likelihood in ("logistic", "continuous"))
+    assert evaluation.in_words(counts, -32 * math.log(2), math.log(2)) == (
+        "-22.18 ± 0.69 nats per image, 2.0000 ± 0.0625 bits per dimension")
+    assert evaluation.in_words(density, -12.5) == "-12.50 nats per image, a density"
+    assert evaluation.uniform_in_words(density) == [] and evaluation.uniform_in_words(counts) == [
+        "the uniform distribution: -88.72 nats per image, 8.0000 bits per dimension"]
+
+
 def test_stopped_test_goes_on_with_the_same_noise(tmp_path, monkeypatch):
     """The first images are saved at once, and all that are done when the test is interrupted."""
     model, calls = build_model("VAE", (4, 4), "discrete", 3, 2, seed=1), []
