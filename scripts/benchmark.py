@@ -4,6 +4,8 @@ Examples:
   python scripts/benchmark.py --json=benchmark.json --plot=results/figures/scaling.png
   python scripts/benchmark.py --models=SPVAE,VAE --kinds=step,validation,evaluation
     the least that tells how long Table 1 takes on a machine; a minute or two.
+  python scripts/benchmark.py --models=SPVAE,VAE --likelihoods=discrete,logistic,tied_mixture --kinds=step
+    what other likelihoods cost beside the Binomial's.
 """
 
 import cli  # isort: skip (first: it quiets TensorFlow)
@@ -16,7 +18,7 @@ from spvae_tf import spvae as model
 from spvae_tf.reproduction import plots as figures
 
 _MODELS = flags.DEFINE_list("models", list(model.MODELS), "Models.")
-_LIKELIHOODS = flags.DEFINE_list("likelihoods", ["continuous", "discrete"], "continuous, discrete.")
+_LIKELIHOODS = flags.DEFINE_list("likelihoods", ["continuous", "discrete"], "Likelihoods.")
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Rounds in which the contenders take turns.", lower_bound=1)
 _KINDS = flags.DEFINE_list("kinds", list(benchmark.KINDS), f"What is measured: {', '.join(benchmark.KINDS)}. "
                            "step always is.")

@@ -6,6 +6,7 @@ what is watched are the ratios: SPVAE to VAE, and the plain implementation (mode
 
 import collections
 import dataclasses
+import itertools
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -137,44 +138,47 @@ def run(models, likelihoods, repeats, kinds):
         check_choice("kind", kind, KINDS)
     report = dict(provenance.here(), batches_per_call=batches_per_call(), repeats=repeats, cells=[])
     with tqdm(unit="stage", disable=None, leave=False) as bar:
-        for likelihood in likelihoods:
-            report["cells"] += _measure(models, likelihood, repeats, {"step", *kinds}, bar)
+        report["cells"] = _measure(models, likelihoods, repeats, {"step", *kinds}, bar)
     return report
 
 
-def _measure(models, likelihood, repeats, kinds, bar):
-    """The cells of one likelihood; `bar` tells what is being done."""
+def _measure(models, likelihoods, repeats, kinds, bar):
+    """The cells of models and likelihoods; `bar` tells what is being done."""
     def stage(text):
-        bar.set_description(f"{text}, {likelihood}")
+        bar.set_description(text)
         bar.update()
 
-    dataset = load_dataset("mnist_sample", likelihood)
-    validation = np.resize(dataset.validation, [VALIDATED, dataset.validation.shape[1]])  # as many as MNIST has
-    dataset = dataclasses.replace(dataset, validation=validation)
+    datasets = {likelihood: _like_mnist(load_dataset("mnist_sample", likelihood)) for likelihood in likelihoods}
     contenders, first = {}, collections.defaultdict(list)
     for number in range(COMPILATIONS if "compile" in kinds else 1):
-        for name in models:
-            timings = make_timings(name, likelihood, dataset, kinds if number == 0 else kinds & {"step", "plain"})
+        for key in itertools.product(models, likelihoods):
+            timings = make_timings(*key, datasets[key[1]], kinds if number == 0 else kinds & {"step", "plain"})
             for kind, timing in timings.items():
-                stage(f"compiling {kind} of {name}")
-                first[name, kind].append(timing.once())
-            contenders.setdefault(name, timings)
+                stage(f"compiling {kind} of {', '.join(key)}")
+                first[key, kind].append(timing.once())
+            contenders.setdefault(key, timings)
     for kind in TIMED:
         stage(f"timing {kind}")
         interleave([timings[kind] for timings in contenders.values() if kind in timings], repeats)
 
     cells = []
-    for name, timings in contenders.items():
+    for key, timings in sorted(contenders.items(), key=lambda item: likelihoods.index(item[0][1])):
         cell = {kind: summary(timing.seconds) for kind, timing in timings.items()}
         cell["compile"] = {  # what a first call takes longer than a later one
-            kind: summary([seconds - cell[kind]["median"] * timing.units for seconds in first[name, kind]])
+            kind: summary([seconds - cell[kind]["median"] * timing.units for seconds in first[key, kind]])
             for kind, timing in timings.items()}
         if "alone" in kinds:
-            stage(f"{name} in a process of its own")
+            stage(f"{', '.join(key)} in a process of its own")
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                cell |= pool.submit(_alone, name, likelihood, time.time()).result()
-        cells.append(dict(model=name, likelihood=likelihood, validation_images=VALIDATED) | cell)
+                cell |= pool.submit(_alone, *key, time.time()).result()
+        cells.append(dict(zip(("model", "likelihood"), key)) | dict(validation_images=VALIDATED) | cell)
     return cells
+
+
+def _like_mnist(dataset):
+    """A Dataset with as many validation images as MNIST's."""
+    validation = np.resize(dataset.validation, [VALIDATED, dataset.validation.shape[1]])
+    return dataclasses.replace(dataset, validation=validation)
 
 
 SCALING = {"samples k": ("train_samples", (1, 2, 5, 10, 20)), "batch": ("batch_size", (32, 64, 128, 256, 512)),
@@ -225,6 +229,10 @@ def _ratios(cells):
             if "plain" in ours:
                 step, compilation = (of["plain"]["median"] / of["step"]["median"] for of in (ours, ours["compile"]))
                 yield f"  {likelihood:10}  plain / ours, {name}: step {step:.1f}, compilation {compilation:.1f}"
+    for (likelihood, name), cell in cells.items():
+        if likelihood != "discrete" and (binomial := cells.get(("discrete", name))):
+            ratio = cell["step"]["median"] / binomial["step"]["median"]
+            yield f"  {name:10}  {likelihood + ' / discrete':27} {ratio:6.2f}"
 
 
 # title -> (width, text from a cell)

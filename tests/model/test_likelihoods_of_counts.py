@@ -13,6 +13,7 @@ from spvae_tf.model.likelihoods import LEVELS, LIKELIHOODS, make_likelihood
 from spvae_tf.model.reference import PlainSPVAE
 from spvae_tf.model.region_graph import poon_domingos
 from spvae_tf.spvae import SPVAE, build_model
+from spvae_tf.training.data import SPLITS, load_dataset
 
 NAMES = ["tied_mixture", "logistic", "logistic_mixture", "beta_binomial", "categorical"]
 COUNTS = np.arange(LEVELS)[:, None, None]  # [counts, 1, 1], beside outputs [1, rows, width]
@@ -156,6 +157,15 @@ def test_the_table_begins_with_peaks_and_comes_last():
         math.prod(v.shape) for v in model.trainable_variables)
     with pytest.raises(InputError, match="num_categories is 0; it must be an integer of at least 1"):
         build_model("VAE", (2, 4), "tied_mixture", 3, 2, num_categories=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_lies_between_counts_raises_one_line(name, tmp_path):
+    with pytest.raises(InputError, match=r"image 0 is 127.5/255 at pixel 1; a discrete model takes multiples of 1/255"):
+        build_model("VAE", (1, 2), name, 3, 2).log_prob(np.array([[0.2, 0.5]]))
+    np.savez(tmp_path / "mine.npz", **{f"x_{split}": np.full([3, 1, 2], 0.5) for split in SPLITS})
+    with pytest.raises(InputError, match="multiples of 1/255"):
+        load_dataset(tmp_path / "mine.npz", name, preparation="raw")
 
 
 def test_names_that_do_not_exist():

@@ -342,9 +342,11 @@ def test_benchmark_imports_what_training_imports():
 
 
 def test_benchmark_of_some_kinds(tmp_path):
-    out, _ = run("benchmark.py", "--models=VAE", "--likelihoods=discrete", "--repeats=1", "--kinds=validation",
+    out, _ = run("benchmark.py", "--models=VAE", "--likelihoods=discrete,logistic", "--repeats=1", "--kinds=validation",
                  f"--json={tmp_path / 'b.json'}")
-    cell, = json.loads((tmp_path / "b.json").read_text())["cells"]
+    cell, other = json.loads((tmp_path / "b.json").read_text())["cells"]
+    assert (cell["likelihood"], other["likelihood"]) == ("discrete", "logistic")
+    assert re.search(r"\n  VAE +logistic / discrete +\d+\.\d\d\n", out)
     assert set(cell) == {"model", "likelihood", "validation_images", "step", "validation", "compile"}
     assert cell["validation_images"] == 10_000  # as many as are said to be, not the 1,000 of the sample
     header, row = out[out.index("step ms") - 24:].splitlines()[:2]
