@@ -1,7 +1,7 @@
 """Images out of a model: new ones, missing pixels, and images through their latent states.
 
-E[x | z] lies in [0, 1]. A draw from p(x | z) is a multiple of 1/255 in [0, 1] for the Binomial, and any real number for
-the Gaussian, whose deviation is up to 1.
+E[x | z] lies in [0, 1]. A draw from p(x | z) is a multiple of 1/255 in [0, 1] where pixels are counts, and any real
+number for the Gaussian, whose deviation is up to 1.
 """
 
 import numpy as np
