@@ -4,12 +4,16 @@ import math
 from collections import Counter
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from oracles import BruteForce
 from small_models import MANY, Exact, images, make, mask
 
 from spvae_tf.model.likelihoods import NUM_TRIALS
 from spvae_tf.model.region_graph import poon_domingos
+from spvae_tf.ops.noise import make_seed, random_bits
+from spvae_tf.queries import leaves
+from spvae_tf.spvae import SPVAE
 
 # --- new images -------------------------------------------------------------------------------------------------------
 
@@ -157,3 +161,22 @@ def test_reconstructions_and_paths_between_them(grid):
         picture[:, scope] += (0.5 * (chosen[0] + chosen[1]))[:, expert, None] * means[expert][:, :len(scope)]
     np.testing.assert_allclose(path[:, 1], picture, rtol=1e-5)
     assert 0 <= path.min() and path.max() <= 1 and np.abs(path[:, 0] - path[:, 2]).max() > 0.02
+
+
+@pytest.mark.parametrize("likelihood", ["tied_mixture", "logistic_mixture"])
+def test_several_numbers_of_a_pixel_stay_together(likelihood):
+    """Images of E[x | z] are put together from leaves of unequal size as their outputs are."""
+    model = SPVAE(poon_domingos(3, 5, 2), (3, 5), likelihood, hidden_units=4, latent_dim=2, seed=3)
+    rng = np.random.default_rng(4)
+    outputs = model.decode(tf.constant(rng.standard_normal(model.noise_shape(1, 6)), tf.float32))
+    nothing_seen = model.by_region(tf.zeros([model.num_experts, 6]))
+    trees = leaves.draw_trees(model, nothing_seen, random_bits([model.spn.num_sum_nodes, 6], make_seed(5)))
+    whole = [leaves.assemble(model, output[:, 0], trees) for output in outputs]
+    expected = leaves.assemble(model, model.likelihood.mean(outputs)[:, 0], trees)
+    np.testing.assert_allclose(model.likelihood.mean(whole), expected, rtol=1e-5)
+    assert np.ptp(expected, axis=1).min() > 0.01
+
+    nothing = np.zeros([1, 15], bool)  # the proposals are the prior's, whatever the noise
+    draws = model.inpaint(np.zeros([1, 15], np.float32), nothing, 2000, num_samples=400, seed=1)[0]
+    mean = model.inpaint(np.zeros([1, 15], np.float32), nothing, num_samples=400, seed=2)[0]
+    np.testing.assert_allclose(tf.reduce_mean(draws, 0), mean, atol=0.06)
