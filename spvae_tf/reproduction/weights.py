@@ -1,12 +1,11 @@
 """Weights to take home: of each cell the run that was best on the validation set, packed into weights/."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 
 from spvae_tf import files
-from spvae_tf.reproduction.text import CELL, grouped, markdown
+from spvae_tf.reproduction.text import CELL, bits, grouped, markdown
 from spvae_tf.training import configuration, pretrained, records
 from spvae_tf.training.data import DATASETS
 from spvae_tf.training.evaluation import evaluate
@@ -24,8 +23,9 @@ Each is the run of its cell with the best validation ELBO, trained on images pre
 ([docs/authors.md](../docs/authors.md)). Under protocol `released` training saw the first 17,384 of them alone.
 `scripts/pack_weights.py` made this folder.
 
-Log-likelihoods are lower bounds, in nats per image, of all test images. Bits per dimension exist for discrete data
-alone: those of continuous data are densities of noisy images, which depend on the scale.
+Log-likelihoods are lower bounds, in nats per image, of all test images. Bits per dimension, of which the uniform
+distribution has 8, exist for discrete data alone: those of continuous data are densities of noisy images, which depend
+on the scale.
 """
 
 TAIL = """
@@ -79,10 +79,9 @@ def as_page(cards):
               f"{NUM_IMAGES:,} test images)", "protocol", "seed", "training images", "parameters", "commit", "device",
               "SHA-256"]]
     for name, card in sorted(cards.items()):
-        bits = -card["test_ll"] / (math.prod(card["image_shape"]) * math.log(2))
         lines.append([
             f"`{name}`", f"{card['test_ll']:.1f} ± {card['test_ll_stderr']:.1f}", f"{card['num_samples']:,}",
-            f"{bits:.3f}" if card["likelihood"] == "discrete" else "—", f"{card['quick_test_ll']:.2f}",
+            bits(card, card["test_ll"]), f"{card['quick_test_ll']:.2f}",
             card["protocol"], str(card["seed"]), f"{card['num_train']:,}", f"{card['params']:,}", card["commit"],
             card["device"], f"`{card['sha256'][:12]}…`"])
     return f"{HEAD}\n{markdown(lines)}\n{TAIL}"
