@@ -130,7 +130,10 @@ def read_table(path):
     """A CSV of `write_table` as dicts, empty fields as None; raises InputError when it is missing or damaged."""
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = list(csv.DictReader(file))
+            text = file.read()
+        if "\0" in text:
+            raise ValueError("it holds binary data")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except FileNotFoundError as error:
         raise InputError(f"there is no table {path}") from error
     except (OSError, ValueError, csv.Error) as error:

@@ -251,7 +251,7 @@ def test_bad_folders_are_one_line_and_status_2(tmp_path):
     done = run_script(f"--results_dir={tmp_path}")
     assert done.returncode == 2 and done.stderr == f"error: {tmp_path} holds no tested runs of Table 1\n"
     head = ",".join(records.FIELDS).encode() + b"\n"
-    for content, why in ((b"model,seed\nVAE,1\n", "dataset is None"), (b"\xff\xfe\x00", "utf-8"),
+    for content, why in ((b"model,seed\nVAE,1\n", "dataset is None"), (b"\xff\xfe\x00", "binary data"),
                          (head + b"VAE," * 22 + b"x\n", "seed is 'VAE'"), (head + b"VAE,mnist\n", "fewer fields"),
                          (head + b"x," * 23 + b"x\n", "more or fewer fields")):
         (tmp_path / "table1.csv").write_bytes(content)
