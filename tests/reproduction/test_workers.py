@@ -133,7 +133,7 @@ def test_a_killed_worker_costs_one_run_and_two_workers_make_what_one_makes(start
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="reads /proc")
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_end_with_the_script(start, tmp_path, end):
     """What each of them has trained is saved first, unless the script was killed."""
     process, pids = start("-z2-seed0: to be run", "--max_batches=1000000000", f"--results_dir={tmp_path}")

@@ -90,7 +90,7 @@ def test_evaluation_killed_and_started_again_loses_no_image(tmp_path):
               for split, n in (("train", 40), ("validation", 10), ("test", 400))}
     np.savez(tmp_path / "mine.npz", **arrays)
     run("train.py", CELL.format(tmp_path / "mine.npz", "vae"), *TINY, f"--workdir={folder}")
-    flags = ["--num_samples=30000", f"--workdir={folder}"]
+    flags = ["--num_samples=15000", f"--workdir={folder}"]
     code = ("import runpy, sys; sys.path.insert(0, 'scripts'); import cli; from spvae_tf.training import evaluation; "
             "evaluation.SECONDS_BETWEEN_SAVES = -1; runpy.run_path('scripts/evaluate.py', run_name='__main__')")
     process = subprocess.Popen([sys.executable, "-c", code, *flags], cwd=ROOT, stdout=subprocess.PIPE)

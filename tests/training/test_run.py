@@ -38,7 +38,7 @@ def test_run_leaves_record_curve_and_checkpoint(finished):
         f"values/{name}.npz", f"weights/{name}.npz",
         *(f"runs/{name}/{file}" for file in (".lock", "checkpoint.npz", "config.json", "log.csv",
                                              "values-k12-seed0-refinements0.npz"))])
-    assert tuple(record) == (*records.FIELDS, "config")
+    assert tuple(record) == (*records.FIELDS, "image_shape", "config")
     assert records.read_record(folder / "paper", name) == record
     curve = read_table(folder / "paper" / "curves" / f"{name}.csv")
     assert [row["batch"] for row in curve] == [2, 4, 6]

@@ -146,7 +146,6 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("where, end, step", [("after a validation", SystemExit, 2), ("in a block", SystemExit, 2),
-                                              ("after a validation", KeyboardInterrupt, 3),
                                               ("in a block", KeyboardInterrupt, 2)])
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path, uninterrupted, monkeypatch, where, end, step):
     """Killed (SystemExit) or interrupted in its third block, and resumed: the same log and weights, to the bit."""
