@@ -160,8 +160,15 @@ def write_npz(path, savez=np.savez_compressed, **arrays):
     write_atomically(path, write)
 
 
+def check_file(path):
+    """Raises InputError for what is there but is no file, as a folder, or a pipe, which would be waited for."""
+    if Path(path).exists() and not Path(path).is_file():
+        raise InputError(f"{path}: not a readable .npz file (it is a folder, a pipe or a device)")
+
+
 def read_npz(path, required, optional=()):
     """Dict name -> array of a .npz file; raises InputError when it is damaged or a required array is missing."""
+    check_file(path)
     try:
         archive = np.load(path, allow_pickle=False)
     except FileNotFoundError:

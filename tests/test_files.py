@@ -14,6 +14,7 @@ from spvae_tf import files
 from spvae_tf.errors import InputError
 from spvae_tf.files import lock, read_table, write_atomically, write_table, write_text
 from spvae_tf.training import checkpoint, records
+from spvae_tf.training.data import check_name
 from spvae_tf.training.run import Run
 
 
@@ -135,3 +136,11 @@ def test_table_round_trip(tmp_path):
 def test_commit_that_looks_like_a_number_stays_text(tmp_path, commit):
     write_table(tmp_path / "t.csv", [make_record(commit=commit)], records.FIELDS)
     assert read_table(tmp_path / "t.csv")[0]["commit"] == commit
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a named pipe")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "images.npz")
+    for read in (lambda path: files.read_npz(path, ["x"]), check_name):
+        with pytest.raises(InputError, match="images.npz: not a readable .npz file .it is a folder, a pipe"):
+            read(str(tmp_path / "images.npz"))

@@ -68,7 +68,7 @@ def ours_against_paper(compared, path):
     for axes, benchmark in zip(all_axes, benchmarks):
         axes.set(title=", ".join(benchmark), xlim=(-0.5, 3.5))
         label_nats(axes, "test ELBO, k = 5000", [dict(zip(text.CELL[1:], benchmark))])
-        axes.set_xticks(range(4), models, fontsize=8)
+        axes.set_xticks(range(4), [model.replace("-", "-\n") for model in models], fontsize=8)
         cells = [published.CELLS[model, *benchmark] for model in models]
         axes.plot(range(4), [math.nan if c.checkpoint else c.test_ll for c in cells], "k_", ms=22, mew=2, label="paper")
         axes.plot(range(4), [c.test_ll if c.checkpoint else math.nan for c in cells], "kx", ms=7,

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from spvae_tf import published
 from spvae_tf.errors import InputError, check_choice, check_integer
-from spvae_tf.files import read_npz
+from spvae_tf.files import check_file, read_npz
 from spvae_tf.model.likelihoods import get_likelihood
 from spvae_tf.queries.masks import ROUNDING, check_counts
 
@@ -97,6 +97,8 @@ def check_name(name):
     """Raises InputError unless `name` is one of `DATASETS` or the path of an .npz."""
     if name not in DATASETS and not str(name).endswith(".npz"):
         raise InputError(f"dataset is {name!r}; allowed: {', '.join(DATASETS)}, or the path of an .npz file")
+    if name not in DATASETS:
+        check_file(name)
 
 
 def dataset_name(name):
