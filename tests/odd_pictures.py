@@ -1,4 +1,4 @@
-"""A folder of pictures as they come: of many kinds, damaged, hidden, oddly named, and what is no picture at all."""
+"""A folder of odd files: pictures of many kinds, damaged ones, hidden ones, odd names, and files of other kinds."""
 
 import os
 import struct

@@ -23,8 +23,9 @@ def read_pictures(path, image_shape, background=None):
     photograph stands as its camera stood. Hidden files, other files and pictures that cannot be read are left out.
 
     Returns:
-      Grey images as of `check_images` [n, H, W]; their files' names, sorted, what is no UTF-8 in them escaped; and
-      lines of text that account for every file.
+      images: grey, [n, H, W], as of `check_images`.
+      names: of their files, sorted. Bytes that are not UTF-8 are escaped.
+      report: lines of text that account for every file.
 
     Raises:
       InputError: when no picture can be read.
